@@ -1,0 +1,111 @@
+"""The error tree: everything that can go wrong for a caller, narrowest class first to catch.
+
+Every message says what was wrong, with the offending value, and what would be right. The service maps
+each class to one HTTP status and one gRPC code (`service/errors.py`); nothing else decides a status.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest_name(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name most like `name`, or None if none is close."""
+    matches = difflib.get_close_matches(name.lower(), sorted(valid), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+class SdcomError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidParameterError(SdcomError):
+    """A request's parameter has a value that cannot be used."""
+
+
+class UnknownNameError(InvalidParameterError):
+    """A parameter or setting by that name does not exist."""
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+        names = sorted(valid)
+        guess = nearest_name(name, names)
+        hint = f"did you mean {guess!r}?" if guess else "valid names: " + ", ".join(names)
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        self.name = name
+        self.nearest = guess
+
+
+class BudgetBelowFloorError(SdcomError):
+    """The budget cannot pay for the parts that every frame needs."""
+
+    def __init__(self, budget_gmacs: float, floor_gmacs: float, baseline_gmacs: float) -> None:
+        share = floor_gmacs / baseline_gmacs
+        super().__init__(
+            f"a budget of {budget_gmacs:.4g} GFLOPs is below this model's floor of {floor_gmacs:.4g} GFLOPs "
+            f"(static network, gate and fusion on every frame); ask for max_gflops >= {floor_gmacs:.4g} "
+            f"or budget >= {share:.4f}"
+        )
+        self.budget_gmacs = budget_gmacs
+        self.floor_gmacs = floor_gmacs
+
+
+class VideoRejectedError(SdcomError):
+    """The upload is not a video that this service will recognise."""
+
+
+class VideoTooLargeError(VideoRejectedError):
+    """The upload is over the configured size."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"the video is at least {size_bytes} bytes; the limit is {limit_bytes} bytes")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedContainerError(VideoRejectedError):
+    """The first bytes are not those of a video container that is accepted."""
+
+
+class VideoLimitError(VideoRejectedError):
+    """The video's dimensions, duration or frame count are over a limit."""
+
+
+class UndecodableVideoError(VideoRejectedError):
+    """The container opened, or should have, but frames could not be read from it."""
+
+
+class DecoderKilledError(UndecodableVideoError):
+    """The jailed worker that read this video had to be killed, or died of it.
+
+    Args:
+        reason: one of "timeout", "crash", "memory", "cpu".
+        detail: what happened, in words.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class DeadlineExceededError(SdcomError):
+    """The request's deadline passed before its answer was ready."""
+
+
+class OverloadedError(SdcomError):
+    """No room now: the queue is full or the service is draining.
+
+    Args:
+        detail: why there is no room.
+        retry_after_s: seconds after which trying again makes sense.
+    """
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class ModelDirectoryError(SdcomError):
+    """A model directory is missing, foreign, damaged or from a newer version."""
+
+
+class SettingsError(SdcomError):
+    """The service's settings cannot be used."""
