@@ -1,0 +1,1 @@
+"""SDCOM: efficient video recognition by static-dynamic composition."""

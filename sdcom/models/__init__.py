@@ -1,0 +1,1 @@
+"""Torch modules: the backbones, the gate, the fusion head and their composition."""
