@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sdcom.config import DynamicArchitecture as Architecture
+from sdcom.config import DynamicArchitecture
+
+Architecture = DynamicArchitecture  # every one of them can play the dynamic role
 
 STEM_KERNEL = 7
 STEM_CHANNELS = 64

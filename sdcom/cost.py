@@ -33,69 +33,85 @@ RGB_CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class ModelMacs:
-    """MACs of the parts of one model, per frame unless said otherwise.
+    """MACs of the parts of one model, per frame.
 
     Attributes:
-        num_frames: T, frames per video.
         static: the static network's features; its auxiliary classifier serves training only.
-        gate: one frame's embedding, one step of the GRU and the choice.
-        dynamic: the dynamic network's features at each width; 0 at width 0, which is never run.
+        gate: one frame's embedding and its decision.
+        gate_step: of `gate`, the decision alone: one step of the GRU and the choice.
+        dynamic: the dynamic network's features at each width, ascending; 0 at width 0, which is never run.
         fusion: projection and one of the T classifiers.
-        baseline: per VIDEO, the dynamic network at full width with its own classifier on all T frames
-            (TSN): what the saving is measured against.
+        baseline_frame: the dynamic network at full width with its own classifier, as a TSN runs it on
+            every frame: what the saving is measured against.
     """
 
-    num_frames: int
     static: int
     gate: int
+    gate_step: int
     dynamic: dict[float, int]
     fusion: int
-    baseline: int
+    baseline_frame: int
 
     @property
-    def fixed(self) -> int:
-        """Per frame, what is spent whatever the width: static network, gate and fusion."""
-        return self.static + self.gate + self.fusion
+    def dynamic_by_choice(self) -> tuple[int, ...]:
+        """The dynamic network's MACs at each of the K widths, in the order of the gate's choices."""
+        return tuple(self.dynamic.values())
 
-    @property
-    def floor(self) -> int:
-        """Per video, the least that can be spent: every frame at width 0."""
-        return self.num_frames * self.fixed
+    def baseline(self, num_frames: int) -> int:
+        """Return what the full-width dynamic network spends on this many frames."""
+        return num_frames * self.baseline_frame
+
+    def floor(self, num_frames: int) -> int:
+        """Return the least that this many frames can cost: static network, gate and fusion on each."""
+        return num_frames * (self.static + self.gate + self.fusion)
 
     def total(self, widths: Sequence[float]) -> int:
-        """Return what frames at these widths cost together, one entry a frame.
+        """Return what frames at these widths, one entry a frame, cost with all parts.
 
         Raises:
             KeyError: a width that this model does not have.
         """
-        return len(widths) * self.fixed + sum(self.dynamic[width] for width in widths)
+        return self.floor(len(widths)) + sum(self.dynamic[width] for width in widths)
+
+    def to_dict(self) -> dict[str, int | dict[str, int]]:
+        """Return the per-frame counts for JSON, widths as strings."""
+        return {
+            "static": self.static,
+            "gate": self.gate,
+            "dynamic": {f"{width:g}": count for width, count in self.dynamic.items()},
+            "fusion": self.fusion,
+            "baseline_frame": self.baseline_frame,
+        }
 
 
-def macs(config: ModelConfig) -> ModelMacs:
+def model_macs(config: ModelConfig) -> ModelMacs:
     """Count every part of the model that `config` describes."""
     crop = config.clip.crop
     dynamic = {
         width: backbone_macs(config.dynamic, width, crop) if width > 0 else 0 for width in config.widths
     }
-    dynamic_features = feature_channels(config.dynamic)
-    classifier = linear_macs(dynamic_features, config.num_labels)
+    step = gate_step_macs(config)
     return ModelMacs(
-        num_frames=config.clip.num_frames,
         static=backbone_macs(config.static, 1.0, config.static_resolution),
-        gate=gate_macs(config),
+        gate=gate_embedding_macs(config) + step,
+        gate_step=step,
         dynamic=dynamic,
         fusion=fusion_macs(config),
-        baseline=config.clip.num_frames * (dynamic[1.0] + classifier),
+        baseline_frame=dynamic[1.0] + linear_macs(feature_channels(config.dynamic), config.num_labels),
     )
 
 
-def gate_macs(config: ModelConfig) -> int:
-    """Return the gate's MACs per frame."""
+def gate_embedding_macs(config: ModelConfig) -> int:
+    """Return what the gate's embedding of one frame costs."""
     map_size = feature_map_size(config.static_resolution)
     squeezed = conv_macs(feature_channels(config.static), config.gate_channels, 1, map_size)
-    embedded = linear_macs(config.gate_channels * map_size**2, config.gate_features)
+    return squeezed + linear_macs(config.gate_channels * map_size**2, config.gate_features)
+
+
+def gate_step_macs(config: ModelConfig) -> int:
+    """Return what one decision costs: a step of the GRU and the linear layer to K choices."""
     step = gru_step_macs(config.gate_features, config.gate_hidden)
-    return squeezed + embedded + step + linear_macs(config.gate_hidden, config.num_widths)
+    return step + linear_macs(config.gate_hidden, config.num_widths)
 
 
 def fusion_macs(config: ModelConfig) -> int:
