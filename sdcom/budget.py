@@ -44,7 +44,7 @@ def choose_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], lam: flo
 
     Args:
         gate_logits_TK: the gate's logits.
-        macs_K: MACs of the dynamic network at each width; the last one, the full width's, is the unit of cost.
+        macs_K: MACs of the dynamic network at each width; the last, the full width's, is the unit.
         lam: price of one full-width frame in nats, at least 0.
 
     Raises:

@@ -25,7 +25,7 @@ def normalize(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
 
 
 def resize(frames_NCHW: Tensor, resolution: int) -> Tensor:
-    """Return square frames scaled to `resolution` pixels (bilinear, antialiased), as the static network sees them."""
+    """Return square frames at the static network's resolution, in pixels (bilinear, antialiased)."""
     if frames_NCHW.shape[-1] == resolution:
         return frames_NCHW
     return functional.interpolate(

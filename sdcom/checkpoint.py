@@ -1,0 +1,212 @@
+"""The model directory: `model.json` says what the model is, `model.safetensors` holds its weights.
+
+Nothing in it can run code. Every file's size and SHA-256 stand in `model.json`, so a truncated download or
+a foreign file is told apart from a model before any of it is used.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdcom.config import ModelConfig
+from sdcom.cost import ModelMacs, model_macs
+from sdcom.errors import ModelDirectoryError
+from sdcom.models.composition import SDCOM
+
+SCHEMA_VERSION = 1
+INFO_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CalibrationPoint(_Record):
+    """What the policy does at one price, over the calibration videos.
+
+    Attributes:
+        lam: the price.
+        gmacs: mean GMACs of a video, all parts.
+        share: those over the full-width baseline's.
+        top1: share of the videos recognised.
+        width_shares: share of the frames that took each width, in the order of the model's widths.
+    """
+
+    lam: float
+    gmacs: float
+    share: float
+    top1: float
+    width_shares: tuple[float, ...]
+
+
+class FileRecord(_Record):
+    """Size and checksum of one file of the directory."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ModelInfo(_Record):
+    """Everything about a model but its weights.
+
+    Attributes:
+        schema_version: of this record's form; a larger one than ours cannot be read.
+        name: what requests and logs call the model.
+        version: of this model under that name.
+        config: its networks, clip and labels.
+        default_budget: share of the baseline's FLOPs that a request gets if it names none; None is the
+            trained policy.
+        calibration: by rising lam.
+        evaluation: figures and the command that made them.
+        provenance: data, recipe, licences.
+        files: the directory's other files.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    version: str
+    config: ModelConfig
+    default_budget: float | None = None
+    calibration: tuple[CalibrationPoint, ...] = ()
+    evaluation: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    files: dict[str, FileRecord] = {}
+
+    @property
+    def full_name(self) -> str:
+        """Name and version, as answers and logs give it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def macs(self) -> ModelMacs:
+        """MACs of every part at every width."""
+        return model_macs(self.config)
+
+
+class Model(NamedTuple):
+    """A loaded model: its facts and its networks, in inference mode."""
+
+    info: ModelInfo
+    networks: SDCOM
+
+
+def save_model(directory: Path, info: ModelInfo, networks: SDCOM, *, half: bool = False) -> ModelInfo:
+    """Write a model directory, weights first, each file put in place at once; return the record written.
+
+    Args:
+        directory: made if absent.
+        info: its `files` are filled in here.
+        networks: in any mode, on any device.
+        half: store convolution and linear weights as float16 (half the size; batch-norm statistics stay
+            float32, whose range they need).
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: _stored(tensor, half=half) for name, tensor in networks.state_dict().items()}
+    partial = directory / f".{WEIGHTS_FILE}.partial"
+    save_file(tensors, partial)
+    record = FileRecord(size_bytes=partial.stat().st_size, sha256=_sha256(partial))
+    info = info.model_copy(update={"files": {WEIGHTS_FILE: record}})
+    partial.replace(directory / WEIGHTS_FILE)
+    write_info(directory, info)
+    return info
+
+
+def write_info(directory: Path, info: ModelInfo) -> None:
+    """Replace the directory's `model.json` at once, with the MACs of every part beside the record."""
+    document = {**info.model_dump(mode="json"), "macs": info.macs.to_dict()}
+    partial = directory / f".{INFO_FILE}.partial"
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(directory / INFO_FILE)
+
+
+def load_info(directory: Path) -> ModelInfo:
+    """Read and check `model.json`.
+
+    Raises:
+        ModelDirectoryError: it is missing, not ours, or from a newer version.
+    """
+    path = directory / INFO_FILE
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError as exc:
+        raise ModelDirectoryError(
+            f"{directory} is not a model directory: {path.name} is missing (`sdcom train` writes one)"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise ModelDirectoryError(f"{path} cannot be read as JSON: {exc}") from exc
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise ModelDirectoryError(f"{path} is not an SDCOM model's record: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise ModelDirectoryError(
+            f"{path} has schema version {version}; this release reads up to {SCHEMA_VERSION}: upgrade sdcom"
+        )
+    document.pop("macs", None)  # derived from the config; kept in the file for its readers
+    try:
+        return ModelInfo.model_validate(document)
+    except ValidationError as exc:
+        raise ModelDirectoryError(f"{path} is not a valid model record: {exc}") from exc
+
+
+def load_model(directory: Path, device: torch.device | str = "cpu") -> Model:
+    """Load a model directory for inference.
+
+    Raises:
+        ModelDirectoryError: a file is missing, foreign, truncated, altered, or from a newer version.
+    """
+    info = load_info(directory)
+    tensors = _load_weights(directory, info)
+    networks = SDCOM(info.config)
+    expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
+    problems = [
+        *(f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())),
+        *(f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())),
+        *(
+            f"{name} has shape {list(tensors[name].shape)} instead of {list(shape)}"
+            for name, shape in expected.items()
+            if name in tensors and tensors[name].shape != shape
+        ),
+    ]
+    if problems:
+        shown = "; ".join(problems[:3])
+        raise ModelDirectoryError(
+            f"{directory / WEIGHTS_FILE} does not fit {INFO_FILE}: {shown} ({len(problems)} in all)"
+        )
+    networks.load_state_dict(tensors)
+    return Model(info, networks.to(device).eval().requires_grad_(requires_grad=False))
+
+
+def _load_weights(directory: Path, info: ModelInfo) -> dict[str, Tensor]:
+    path = directory / WEIGHTS_FILE
+    record = info.files.get(WEIGHTS_FILE)
+    if record is None:
+        raise ModelDirectoryError(f"{directory / INFO_FILE} does not list {WEIGHTS_FILE}")
+    if not path.is_file():
+        raise ModelDirectoryError(f"{path} is missing")
+    if (size := path.stat().st_size) != record.size_bytes:
+        raise ModelDirectoryError(f"{path} is {size} bytes, {record.size_bytes} expected: copy it again")
+    if _sha256(path) != record.sha256:
+        raise ModelDirectoryError(f"{path} is damaged: its SHA-256 differs from {INFO_FILE}; copy it again")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as exc:
+        raise ModelDirectoryError(f"{path} is not a safetensors file: {exc}") from exc
+    return tensors
+
+
+def _stored(tensor: Tensor, *, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.is_floating_point() and tensor.ndim >= 2 else tensor
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""The FLOPs ledger: what was executed, by part, counted where it is executed.
+
+The unit is the multiply-accumulate (MAC) of convolutions, linear layers and GRUs; the literature's
+"GFLOPs" are 1e9 of them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """The parts of the composition, in the order in which a frame meets them."""
+
+    STATIC = "static"
+    GATE = "gate"
+    DYNAMIC = "dynamic"
+    FUSION = "fusion"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Executed work of one video (or stream), summed as exact integers.
+
+    Attributes:
+        baseline_macs: the full-width dynamic network on every frame of the same video.
+        macs: executed MACs of each part.
+        width_counts: frames that took each width.
+        lam: the price at which the widths were chosen; 0 is the trained policy.
+    """
+
+    baseline_macs: int = 0
+    macs: Counter[Part] = field(default_factory=Counter)
+    width_counts: Counter[float] = field(default_factory=Counter)
+    lam: float = 0.0
+
+    @property
+    def total_macs(self) -> int:
+        """All parts together."""
+        return self.macs.total()
+
+    @property
+    def saved(self) -> float:
+        """Share of the baseline's MACs that were not executed; negative where more were."""
+        return 1 - self.total_macs / self.baseline_macs if self.baseline_macs else 0.0

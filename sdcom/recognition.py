@@ -1,0 +1,141 @@
+"""What a recognition says: labels, a timeline, and what the computation cost. Plain values, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.engine.ledger import Ledger, Part
+from sdcom.errors import InvalidParameterError
+
+GIGA = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one video may cost, all parts together: a share of the full-width baseline's FLOPs, or GFLOPs.
+
+    Raises:
+        InvalidParameterError: not exactly one is given, or it is out of range.
+    """
+
+    share: float | None = None
+    gflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.share is None) == (self.gflops is None):
+            raise InvalidParameterError("give a budget as `budget` (share) or as `max_gflops`, not both")
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise InvalidParameterError(
+                f"budget must be between 0 and 1 of the baseline's FLOPs, got {self.share}"
+            )
+        if self.gflops is not None and not 0 <= self.gflops < float("inf"):
+            raise InvalidParameterError(f"max_gflops must be a finite number, at least 0, got {self.gflops}")
+
+    def macs(self, baseline_macs: int) -> int:
+        """Return the whole MACs that the budget allows, given the baseline's."""
+        return (
+            int(self.gflops * GIGA) if self.gflops is not None else int((self.share or 0.0) * baseline_macs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class with its softmax score."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """One frame of the timeline: its time, its width, and the prediction once it had been fed."""
+
+    time_s: float
+    width: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """The video as it was decoded; width and height in pixels after rotation."""
+
+    duration_s: float
+    width: int
+    height: int
+    container: str
+    codec: str
+    decoder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The answer for one video.
+
+    Attributes:
+        model: name and version.
+        predictions: best first.
+        frames: in time order.
+        ledger: executed MACs.
+        timing_ms: wall-clock milliseconds of decode and of each part.
+        video: facts of the file.
+    """
+
+    model: str
+    predictions: tuple[Prediction, ...]
+    frames: tuple[FrameResult, ...]
+    ledger: Ledger
+    timing_ms: dict[str, float]
+    video: VideoFacts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON-ready values, GFLOPs exact to the last MAC."""
+        return {
+            "model": self.model,
+            "predictions": [asdict(prediction) for prediction in self.predictions],
+            "frames": [asdict(frame) for frame in self.frames],
+            "compute": compute_dict(self.ledger),
+            "timing_ms": self.timing_ms,
+            "video": asdict(self.video),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPrediction:
+    """The running prediction after a frame, the frame's width, and what that frame alone cost."""
+
+    prediction: Prediction
+    width: float
+    ledger: Ledger
+
+
+def compute_dict(ledger: Ledger) -> dict[str, Any]:
+    """Return a ledger as the `compute` object of answers: GFLOPs by part, the baseline's, and the saving."""
+    return {
+        "gflops": ledger.total_macs / GIGA,
+        "baseline_gflops": ledger.baseline_macs / GIGA,
+        "saved": ledger.saved,
+        **{f"{part}_gflops": ledger.macs[part] / GIGA for part in Part},
+        "widths": {f"{width:g}": count for width, count in sorted(ledger.width_counts.items())},
+        "lam": ledger.lam,
+    }
+
+
+def softmax(logits_L: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Return class probabilities, along the last axis, in float64."""
+    shifted = logits_L.astype(np.float64) - logits_L.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def top_predictions(
+    logits_L: npt.NDArray[np.floating[Any]], labels: Sequence[str], count: int
+) -> tuple[Prediction, ...]:
+    """Return the `count` best classes, best first, ties by class index."""
+    scores_L = softmax(logits_L)
+    best = np.argsort(-scores_L, kind="stable")[:count]
+    return tuple(Prediction(labels[i], int(i), float(scores_L[i])) for i in best)

@@ -1,0 +1,248 @@
+"""The front door: a video in, a `Recognition` out. Every transport enters here."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.checkpoint import Model, load_model
+from sdcom.engine.reference import Composed, Planner, compose
+from sdcom.engine.stream import CausalStream
+from sdcom.errors import BudgetBelowFloorError, DeadlineExceededError, InvalidParameterError
+from sdcom.recognition import (
+    GIGA,
+    Budget,
+    FrameResult,
+    Prediction,
+    Recognition,
+    StreamPrediction,
+    VideoFacts,
+    softmax,
+    top_predictions,
+)
+from sdcom.sampling import coarse_to_fine_order
+from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
+
+
+def bundled_model_dir() -> Path:
+    """Return the directory of the model that ships with the package."""
+    return Path(str(resources.files("sdcom"))) / "bundled"
+
+
+class Recognizer:
+    """A model, its decoders, and one lock: decoding runs in parallel, the networks one video at a time.
+
+    Args:
+        model: as `load_model` returns it.
+        decoders: a running pool, closed with this recognizer.
+    """
+
+    def __init__(self, model: Model, decoders: DecoderPool) -> None:
+        self.model = model
+        self.decoders = decoders
+        self._order_T = coarse_to_fine_order(model.info.config.clip.num_frames)
+        self._compute = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: Path | None = None,
+        *,
+        limits: DecodeLimits | None = None,
+        num_decode_workers: int | None = None,
+        on_restart: Callable[[str], None] | None = None,
+        num_threads: int | None = None,
+    ) -> Self:
+        """Load a model and start its decode workers.
+
+        Args:
+            model_dir: a model directory; None is the bundled model.
+            limits: what the decoders accept.
+            num_decode_workers: decode processes; None is one per processor.
+            on_restart: called with the reason whenever a decode worker is replaced.
+            num_threads: threads of one network call; None leaves torch's default.
+
+        Raises:
+            ModelDirectoryError: the directory is not a whole, readable model.
+        """
+        model = load_model(model_dir or bundled_model_dir())
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        decoders = DecoderPool(
+            model.info.config.clip,
+            limits or DecodeLimits(),
+            num_workers=num_decode_workers or os.cpu_count() or 1,
+            on_restart=on_restart,
+        )
+        return cls(model, decoders)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the decode workers; recognitions in flight fail."""
+        self.decoders.close()
+
+    def warm_up(self) -> None:
+        """Run the networks once at every width, so that the first request is not the slow one."""
+        clip = self.model.info.config.clip
+        frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
+        macs_K = self.model.info.macs.dynamic_by_choice
+        for choice in range(len(macs_K)):
+            plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
+            with self._compute:
+                compose(self.model, frames_THWC, lambda _, plan=plan: plan)  # type: ignore[misc]  # a default argument
+
+    def recognize(
+        self,
+        source: BinaryIO | Path,
+        *,
+        top_k: int = 5,
+        budget: Budget | None = None,
+        deadline: float | None = None,
+    ) -> Recognition:
+        """Recognise one video file.
+
+        Args:
+            source: a path, or an open binary file that has a real file descriptor.
+            top_k: classes to return, at least 1; more than there are classes means all.
+            budget: what the video may cost; None is the model's default.
+            deadline: `time.monotonic()` value after which the answer is not wanted.
+
+        Raises:
+            InvalidParameterError: `top_k` is below 1.
+            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+            VideoRejectedError: the file is not a video that can be recognised.
+            DeadlineExceededError: the deadline passed first.
+        """
+        if top_k < 1:
+            raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
+        planner = self.planner(budget)
+        started = time.perf_counter()
+        clip = self.decoders.decode(source, deadline=deadline)
+        decode_ms = (time.perf_counter() - started) * 1e3
+        with self._compute:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    "the deadline passed before the networks ran; allow a larger deadline_ms"
+                )
+            composed = compose(self.model, clip.frames_THWC[self._order_T], planner)
+        return self._recognition(clip, composed, top_k, decode_ms)
+
+    def planner(self, budget: Budget | None) -> Planner:
+        """Return the function that turns a video's gate logits into widths within `budget`.
+
+        Raises:
+            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        """
+        macs_K = self.model.info.macs.dynamic_by_choice
+        dynamic_macs = self._dynamic_macs(budget)
+        if dynamic_macs is None:
+            return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
+        return lambda logits_TK: fit_widths(logits_TK, macs_K, dynamic_macs)
+
+    def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
+        """Open a stream of frames.
+
+        A stream has no video to plan over, so its budget is kept on average: the calibration table's
+        smallest price whose mean cost is within it.
+
+        Raises:
+            BudgetBelowFloorError: the budget is below every calibrated price's cost.
+            InvalidParameterError: a budget is named and the model was never calibrated.
+        """
+        return FrameStream(self, CausalStream(self.model, self._stream_price(budget)))
+
+    def _stream_price(self, budget: Budget | None) -> float:
+        dynamic_macs = self._dynamic_macs(budget)
+        if dynamic_macs is None:
+            return 0.0
+        info = self.model.info
+        if not info.calibration:
+            raise InvalidParameterError(
+                f"{info.full_name} has no calibration table, which a stream's budget needs"
+            )
+        allowed_gmacs = (dynamic_macs + info.macs.floor(info.config.clip.num_frames)) / GIGA
+        fitting = [point.lam for point in info.calibration if point.gmacs <= allowed_gmacs]
+        return min(fitting) if fitting else max(point.lam for point in info.calibration)
+
+    def _dynamic_macs(self, budget: Budget | None) -> int | None:
+        """Return what `budget` leaves the dynamic network for one video; None where nothing limits it."""
+        info = self.model.info
+        if budget is None and info.default_budget is not None:
+            budget = Budget(share=info.default_budget)
+        if budget is None:
+            return None
+        num_frames = info.config.clip.num_frames
+        baseline, floor = info.macs.baseline(num_frames), info.macs.floor(num_frames)
+        allowed = budget.macs(baseline)
+        if allowed < floor:
+            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
+        return allowed - floor
+
+    def _recognition(
+        self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
+    ) -> Recognition:
+        labels, widths = self.model.info.config.labels, self.model.info.config.widths
+        fed = []
+        for position, time_index in enumerate(self._order_T):
+            best = top_predictions(composed.logits_TL[position], labels, 1)[0]
+            width = widths[composed.plan.choices[position]]
+            fed.append(
+                (int(time_index), FrameResult(clip.times_s[time_index], width, best.label, best.score))
+            )
+        return Recognition(
+            model=self.model.info.full_name,
+            predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
+            frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
+            ledger=composed.ledger,
+            timing_ms={"decode": decode_ms, **{part: s * 1e3 for part, s in composed.stage_s.items()}},
+            video=VideoFacts(
+                clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder
+            ),
+        )
+
+    def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
+        """Feed one cropped frame to a stream, taking turns with other work on the networks."""
+        with self._compute:
+            step = stream.push(frame_HWC)
+        index = int(step.logits_L.argmax())
+        score = float(softmax(step.logits_L)[index])
+        label = self.model.info.config.labels[index]
+        return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
+
+
+class FrameStream:
+    """A stream of frames of any size; each is resized and cropped as a video's frames are."""
+
+    def __init__(self, recognizer: Recognizer, stream: CausalStream) -> None:
+        self._recognizer = recognizer
+        self._stream = stream
+
+    def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
+        """Feed one RGB frame.
+
+        Raises:
+            VideoLimitError: its sides are out of the accepted range.
+        """
+        clip = self._recognizer.model.info.config.clip
+        return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
+
+    def push_jpeg(self, data: bytes) -> StreamPrediction:
+        """Feed one JPEG image, decoded in a jailed worker.
+
+        Raises:
+            UndecodableVideoError: it is not a JPEG image that can be read.
+        """
+        return self._recognizer.step(self._stream, self._recognizer.decoders.decode_image(data))
