@@ -1,0 +1,1 @@
+"""The inference service: REST, gRPC and metrics over one recognizer."""

@@ -1,0 +1,122 @@
+"""Who may come in, who waits, and who has his turn: bounded, first come first served, and closable."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sdcom.errors import OverloadedError
+
+Answer = TypeVar("Answer")
+
+SMOOTHING = 0.2  # weight of the newest service time in the running mean
+FIRST_GUESS_S = 1.0  # service time of a video before the first has been measured
+
+
+class Admission:
+    """Bounds the requests in the house and runs their work on a fixed number of threads.
+
+    A request is admitted before its body is read, so that the disk space of uploads is bounded too. Used
+    from one event loop.
+
+    Args:
+        num_threads: videos worked on at once.
+        queue_size: requests that may be uploading or waiting beyond those.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, num_threads: int, queue_size: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="recognize")
+        self._turns = asyncio.Semaphore(num_threads)
+        self._num_threads = num_threads
+        self._capacity = num_threads + queue_size
+        self._clock = clock
+        self._service_s = FIRST_GUESS_S
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.closed = asyncio.Event()
+        self.num_admitted = 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold one place in the house.
+
+        Raises:
+            OverloadedError: every place is taken, or the house is closed.
+        """
+        self._refuse_if_full()
+        self.num_admitted += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self.num_admitted -= 1
+            if self.num_admitted == 0:
+                self._empty.set()
+
+    def _refuse_if_full(self) -> None:
+        if self.closed.is_set():
+            raise draining_error()
+        if self.num_admitted >= self._capacity:
+            wait_s = self._service_s * self.num_admitted / self._num_threads
+            raise OverloadedError(
+                f"{self.num_admitted} requests are being served or wait, which is all there is room for "
+                f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
+                wait_s,
+            )
+
+    async def run(self, begin: Callable[[], Callable[[], Answer]]) -> tuple[Answer, float]:
+        """Wait for a turn, then run work on a thread.
+
+        Args:
+            begin: called on the loop once the turn has come; returns what the thread runs. What the work
+                needs for itself, it takes here.
+
+        A caller cancelled while waiting leaves the queue and its work never begins. Work that has begun
+        cannot be stopped: it keeps its turn to its end, whoever still listens.
+
+        Returns:
+            What the work returned, and the seconds waited for the turn.
+        """
+        arrived = self._clock()
+        await self._turns.acquire()
+        began = self._clock()
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._begun(begin))
+        running.add_done_callback(lambda _: self._turn_over(began))
+        return await asyncio.shield(running), began - arrived
+
+    def _begun(self, begin: Callable[[], Callable[[], Answer]]) -> Callable[[], Answer]:
+        try:
+            return begin()
+        except BaseException:
+            self._turns.release()
+            raise
+
+    def _turn_over(self, began: float) -> None:
+        self._service_s += SMOOTHING * (self._clock() - began - self._service_s)
+        self._turns.release()
+
+    def close(self) -> None:
+        """Refuse newcomers from now on."""
+        self.closed.set()
+
+    async def emptied(self, timeout_s: float) -> bool:
+        """Wait until everyone admitted has left; False if `timeout_s` passed first."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def join(self) -> None:
+        """Wait for work that has begun, and end the threads."""
+        self._threads.shutdown()
+
+
+def draining_error() -> OverloadedError:
+    """Return what newcomers are told while the service shuts down."""
+    return OverloadedError("the service is shutting down; another replica, or a later try, will answer", 5.0)

@@ -1,0 +1,197 @@
+"""The one call behind both transports: admission, the recogniser on its threads, the counts."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+from sdcom.checkpoint import ModelInfo
+from sdcom.errors import DeadlineExceededError
+from sdcom.recognition import Budget, Recognition, StreamPrediction
+from service.admission import Admission
+from service.calls import Call
+from service.errors import ClientGoneError
+from service.metrics import Metrics
+from service.parameters import RecognizeParameters
+from service.settings import Settings
+
+Answer = TypeVar("Answer")
+
+
+class NamedModel(Protocol):
+    """A loaded model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What it is."""
+
+
+class LiveStream(Protocol):
+    """A stream of frames, as `sdcom.recognizer.FrameStream` is one."""
+
+    def push(self, frame_HWC: NDArray[uint8]) -> StreamPrediction:
+        """Feed one RGB frame."""
+
+    def push_jpeg(self, data: bytes) -> StreamPrediction:
+        """Feed one JPEG image."""
+
+
+class VideoRecognizer(Protocol):
+    """What the service needs of `sdcom.recognizer.Recognizer`."""
+
+    @property
+    def model(self) -> NamedModel:
+        """The model served."""
+
+    def warm_up(self) -> None:
+        """Run the model once at every width."""
+
+    def recognize(
+        self,
+        source: BinaryIO,
+        *,
+        top_k: int = 5,
+        budget: Budget | None = None,
+        deadline: float | None = None,
+    ) -> Recognition:
+        """Recognise one video; blocking, from any thread."""
+
+    def open_stream(self, *, budget: Budget | None = None) -> LiveStream:
+        """Open a live stream."""
+
+    def close(self) -> None:
+        """Stop the decode workers."""
+
+
+class Engine:
+    """A recogniser in service.
+
+    Args:
+        recognizer: loaded; closed with this engine.
+        settings: of the service.
+        metrics: where the work is counted.
+    """
+
+    def __init__(self, recognizer: VideoRecognizer, settings: Settings, metrics: Metrics) -> None:
+        self.recognizer = recognizer
+        self.settings = settings
+        self.metrics = metrics
+        self.info = recognizer.model.info
+        # One thread more than decoders: while all of them decode, another video can run the networks.
+        self.admission = Admission(settings.num_decode_workers + 1, settings.queue_size)
+        self._warm = False
+        metrics.model_loaded(self.info.full_name, self.info.config.widths)
+        metrics.watch_in_flight(lambda: self.admission.num_admitted)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered: the model has run, and the service is not shutting down."""
+        return self._warm and not self.admission.closed.is_set()
+
+    async def warm_up(self) -> None:
+        """Run the model at every width, then be ready."""
+        await asyncio.to_thread(self.recognizer.warm_up)
+        self._warm = True
+
+    async def answer(
+        self,
+        call: Call,
+        parameters: RecognizeParameters,
+        upload: AbstractAsyncContextManager[BinaryIO],
+        gone: Callable[[], Awaitable[object]],
+    ) -> dict[str, Any]:
+        """Receive one video, recognise it, and return the answer as JSON-ready values.
+
+        Args:
+            call: the request; facts for its log event are added.
+            parameters: how to recognise.
+            upload: receives the file when entered.
+            gone: returns when the client has left, once the upload is complete.
+
+        Raises:
+            SdcomError: as `service.errors` lists them.
+        """
+        limit_s, limit_name = self._time_limit(parameters)
+        deadline = call.arrived + limit_s
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                with self.admission.admitted():
+                    async with upload as file:
+                        uploaded = time.monotonic()
+                        work = self.admission.run(lambda: self._work(call, file, parameters, deadline))
+                        recognition, queue_s = await _unless_gone(work, gone)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"the answer was not ready within {limit_s * 1e3:.0f} ms ({limit_name})"
+            ) from error
+        return self._written(call, parameters, recognition, upload_s=uploaded - call.arrived, queue_s=queue_s)
+
+    def _time_limit(self, parameters: RecognizeParameters) -> tuple[float, str]:
+        service_s = self.settings.request_timeout_s
+        if parameters.deadline_ms is not None and parameters.deadline_ms / 1e3 < service_s:
+            return parameters.deadline_ms / 1e3, "deadline_ms"
+        return service_s, "SDCOM_REQUEST_TIMEOUT_S"
+
+    def _work(
+        self, call: Call, file: BinaryIO, parameters: RecognizeParameters, deadline: float
+    ) -> Callable[[], Recognition]:
+        call.facts["bytes"] = os.fstat(file.fileno()).st_size
+        # A descriptor of its own: work that nobody waits for any more outlives the upload's file.
+        descriptor = os.dup(file.fileno())
+
+        def work() -> Recognition:
+            with os.fdopen(descriptor, "rb") as video:
+                recognition = self.recognizer.recognize(
+                    video, top_k=parameters.top_k, budget=parameters.spend(), deadline=deadline
+                )
+            self.metrics.executed.add(recognition.ledger)
+            return recognition
+
+        return work
+
+    def _written(
+        self,
+        call: Call,
+        parameters: RecognizeParameters,
+        recognition: Recognition,
+        *,
+        upload_s: float,
+        queue_s: float,
+    ) -> dict[str, Any]:
+        ledger = recognition.ledger
+        call.facts |= {"gmacs": ledger.total_macs / 1e9, "saved": ledger.saved}
+        answer = {"request_id": call.request_id} | recognition.to_dict()
+        answer["timing_ms"] = {
+            "upload": upload_s * 1e3,
+            "queue": queue_s * 1e3,
+            **recognition.timing_ms,
+            "total": (time.monotonic() - call.arrived) * 1e3,
+        }
+        self.metrics.video_answered(answer["timing_ms"])
+        if parameters.detail == "summary":
+            del answer["frames"]
+        return answer
+
+    def close(self) -> None:
+        """Stop the decode workers, so that abandoned work ends too, and wait for the threads."""
+        self.recognizer.close()
+        self.admission.join()
+
+
+async def _unless_gone(work: Coroutine[Any, Any, Answer], gone: Callable[[], Awaitable[object]]) -> Answer:
+    """Await `work`, or give it up when the client has gone."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError("the client went away before its answer was ready")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()

@@ -1,0 +1,130 @@
+"""Prometheus metrics: base units, bounded labels, one registry that is handed in."""
+
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from sdcom.engine.ledger import Ledger, Part
+
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class ExecutedWork(Collector):
+    """The process's ledger: whole MACs and frames, so that sums stay exact where floats would round."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._baseline_macs = 0
+        self._macs: Tally[Part] = Tally(dict.fromkeys(Part, 0))
+        self._frames: Tally[float] = Tally()
+
+    def expect(self, widths: Iterable[float]) -> None:
+        """Show these widths from the start, though no frame has taken them yet."""
+        with self._lock:
+            self._frames.update(dict.fromkeys(widths, 0))
+
+    def add(self, ledger: Ledger) -> None:
+        """Add what one video, or one frame of a stream, has cost. Any thread may call it."""
+        with self._lock:
+            self._baseline_macs += ledger.baseline_macs
+            self._macs.update(ledger.macs)
+            self._frames.update(ledger.width_counts)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the three families of counters as one consistent snapshot."""
+        macs = CounterMetricFamily("sdcom_macs", "Multiply-accumulates executed.", labels=["part"])
+        frames = CounterMetricFamily(
+            "sdcom_frames", "Frames by the dynamic network's width.", labels=["width"]
+        )
+        with self._lock:
+            for part, count in self._macs.items():
+                macs.add_metric([part], count)
+            for width, count in self._frames.items():
+                frames.add_metric([f"{width:g}"], count)
+            baseline = CounterMetricFamily(
+                "sdcom_baseline_macs",
+                "Multiply-accumulates of the full-width dynamic network on the same frames.",
+                value=self._baseline_macs,
+            )
+        return [macs, baseline, frames]
+
+
+class Metrics:
+    """Everything that the service measures.
+
+    Args:
+        registry: where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.executed = ExecutedWork()
+        registry.register(self.executed)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._requests = Counter(
+            "sdcom_requests", "Recognitions asked for.", ["transport", "outcome"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "sdcom_request_seconds",
+            "Arrival to answer, of videos.",
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self._stage_seconds = Histogram(
+            "sdcom_stage_seconds", "Stages of a video.", ["stage"], registry=registry, buckets=SECONDS_BUCKETS
+        )
+        self._rejected = Counter(
+            "sdcom_rejected", "Requests refused, by the problem's name.", ["reason"], registry=registry
+        )
+        self._decode_failures = Counter(
+            "sdcom_decode_failures", "Videos that could not be decoded.", ["reason"], registry=registry
+        )
+        self._worker_restarts = Counter(
+            "sdcom_decode_worker_restarts", "Decode workers replaced.", ["reason"], registry=registry
+        )
+        self._in_flight = Gauge(
+            "sdcom_in_flight", "Videos being received, waiting or worked on.", registry=registry
+        )
+        self._model_info = Gauge("sdcom_model_info", "The model served.", ["model"], registry=registry)
+
+    def model_loaded(self, model: str, widths: Iterable[float]) -> None:
+        """Name the model that is served (name@version), and its widths."""
+        self._model_info.labels(model).set(1)
+        self.executed.expect(widths)
+
+    def watch_in_flight(self, num_admitted: Callable[[], int]) -> None:
+        """Read the number of requests in flight from `num_admitted` at every scrape."""
+        self._in_flight.set_function(num_admitted)
+
+    def request_done(self, transport: str, outcome: str) -> None:
+        """Count one recognition asked for, over "http" or "grpc"."""
+        self._requests.labels(transport, outcome).inc()
+
+    def request_rejected(self, reason: str) -> None:
+        """Count one refusal by its problem's name."""
+        self._rejected.labels(reason).inc()
+
+    def decode_failed(self, reason: str) -> None:
+        """Count one video that could not be decoded."""
+        self._decode_failures.labels(reason).inc()
+
+    def worker_restarted(self, reason: str) -> None:
+        """Count one decode worker replaced. Any thread may call it."""
+        self._worker_restarts.labels(reason).inc()
+
+    def video_answered(self, timing_ms: Mapping[str, float]) -> None:
+        """Observe the stages of one answered video, and their total."""
+        for stage, milliseconds in timing_ms.items():
+            if stage == "total":
+                self._request_seconds.observe(milliseconds / 1e3)
+            else:
+                self._stage_seconds.labels(stage).observe(milliseconds / 1e3)

@@ -1,0 +1,112 @@
+"""The service's settings: environment variables named SDCOM_*, read once at start."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sdcom.errors import SettingsError, nearest_name
+from sdcom.video.limits import DecodeLimits
+
+PREFIX = "SDCOM_"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+_LIMITS = DecodeLimits()
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set; see docs/api.md for the table.
+
+    Attributes:
+        model_dir: model directory; the bundled model when unset.
+        host: address of both transports.
+        http_port: REST, metrics and health; 0 picks a free one.
+        grpc_port: gRPC; 0 picks a free one.
+        max_video_bytes: largest upload.
+        queue_size: requests that may be uploading or waiting for their turn; more are refused.
+        decode_workers: jailed decode processes; one per processor when unset.
+        threads: threads of one network call; torch's default when unset.
+        request_timeout_s: from a request's arrival to its answer.
+        drain_seconds: how long requests in flight may finish after SIGTERM.
+        max_streams: gRPC streams open at once.
+        max_message_bytes: largest gRPC message, so the largest chunk or frame.
+        stream_idle_s: a stream without a frame for so long is ended.
+        decode_timeout_s: wall clock that decoding one video may take.
+        decode_memory_bytes: memory of one decode worker.
+        max_dimension: pixels of a video's longer side.
+        max_duration_s: longest video.
+        max_frames: most frames in a video.
+        log_level: least severe log entry written.
+        log_format: json, console, or auto: console on a terminal.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
+    )
+
+    model_dir: Path | None = None
+    host: str = "127.0.0.1"
+    http_port: Port = 8000
+    grpc_port: Port = 50051
+    max_video_bytes: Bytes = 64 * 1024 * 1024
+    queue_size: int = Field(64, ge=1)
+    decode_workers: int | None = Field(None, ge=1, le=256)
+    threads: int | None = Field(None, ge=1, le=1024)
+    request_timeout_s: Seconds = 60.0
+    drain_seconds: Seconds = 25.0
+    max_streams: int = Field(16, ge=1)
+    max_message_bytes: Bytes = 16 * 1024 * 1024
+    stream_idle_s: Seconds = 60.0
+    decode_timeout_s: Seconds = _LIMITS.wall_clock_s
+    decode_memory_bytes: Bytes = _LIMITS.memory_bytes
+    max_dimension: int = Field(_LIMITS.max_dimension, ge=1)
+    max_duration_s: Seconds = _LIMITS.max_duration_s
+    max_frames: int = Field(_LIMITS.max_frames, ge=1)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def num_decode_workers(self) -> int:
+        """Decode processes to start."""
+        return self.decode_workers or os.cpu_count() or 1
+
+    def decode_limits(self) -> DecodeLimits:
+        """Return the limits that the decode workers enforce."""
+        return DecodeLimits(
+            wall_clock_s=self.decode_timeout_s,
+            cpu_s=min(_LIMITS.cpu_s, 0.75 * self.decode_timeout_s),
+            memory_bytes=self.decode_memory_bytes,
+            max_dimension=self.max_dimension,
+            max_duration_s=self.max_duration_s,
+            max_frames=self.max_frames,
+        )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` (the command line's options, None where not given) win.
+
+    Raises:
+        SettingsError: an SDCOM_* name does not exist, with the nearest that does, or a value is unusable.
+    """
+    for name in os.environ:
+        if name.upper().startswith(PREFIX):
+            _refuse_unknown(name)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise SettingsError(f"{name}: {first['msg'].lower()}, got {first['input']!r}") from error
+
+
+def _refuse_unknown(name: str) -> None:
+    field = name.lower().removeprefix(PREFIX.lower())
+    if field in Settings.model_fields:
+        return
+    guess = nearest_name(field, Settings.model_fields)
+    hint = f"did you mean {PREFIX}{guess.upper()}?" if guess else f"docs/api.md lists the {PREFIX}* names"
+    raise SettingsError(f"unknown setting {name}; {hint}")
