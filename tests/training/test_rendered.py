@@ -130,3 +130,12 @@ def test_the_labels_are_those_of_the_real_clips(shared_dir: Path) -> None:
     assert sorted(ACTIONS) == sorted(
         path.name for path in (shared_dir / "data" / "jhmdb").iterdir() if path.is_dir()
     )
+
+
+def test_the_bundled_sample_is_what_its_command_makes() -> None:
+    bundled = Path(__file__).resolve().parents[2] / "sdcom" / "bundled" / "sample.mp4"
+    rendered = render_clip("wave", np.random.default_rng(2), num_frames=45, interrupted=0)
+    decoded = np.stack(_decoded(bundled))
+    assert decoded.shape == rendered.shape
+    assert np.abs(decoded.astype(int) - rendered.astype(int)).mean() < 8
+    assert bundled.stat().st_size < 120_000

@@ -13,7 +13,7 @@ from training.rendered.dataset import write_clip
 def _main(
     path: Annotated[Path, typer.Argument(help="MP4 file to write.")],
     action: Annotated[str, typer.Option()] = "wave",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 2,
     num_frames: Annotated[int, typer.Option(min=1, help="At 25 frames a second.")] = 45,
 ) -> None:
     """Render one clip in which every frame is informative."""
