@@ -1,0 +1,21 @@
+"""Bytes to frames: hostile uploads in jailed workers, trusted training files in this process.
+
+A file goes through `sniff` (which container), `probe` (limits and timeline), `decoders` (the wanted
+frames), `scale` (the one scaler) and `clip` (all of it); `pool`, `process`, `worker` and `jail` keep it at
+arm's length.
+"""
+
+from sdcom.video.clip import decode_every_frame
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.pool import DecodedClip, DecoderPool
+from sdcom.video.scale import resize_and_crop
+from sdcom.video.sniff import sniff_container
+
+__all__ = [
+    "DecodeLimits",
+    "DecodedClip",
+    "DecoderPool",
+    "decode_every_frame",
+    "resize_and_crop",
+    "sniff_container",
+]

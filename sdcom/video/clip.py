@@ -1,0 +1,136 @@
+"""A whole file to the frames that are wanted of it: probe, sample, decode, turn, scale, crop.
+
+Legend of shape suffixes: T sampled frames, N frames of the video, H W C as ever.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import av
+import av.error
+import numpy as np
+
+from sdcom.errors import UndecodableVideoError
+from sdcom.sampling import Float64Array, segment_center_frames
+from sdcom.video.decoders import use_first_able
+from sdcom.video.geometry import UInt8Array, center_crop
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.messages import ClipFacts
+from sdcom.video.probe import check_dimensions, orientation_of, probe
+from sdcom.video.scale import Scaler
+from sdcom.video.sniff import HEAD_BYTES, sniff_container
+from sdcom.video.source import FileView
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MIN_SHARE_READ = 0.5
+
+
+def decode_clip(
+    source: FileView, container: str, short_side: int, limits: DecodeLimits, out_THWC: UInt8Array
+) -> ClipFacts:
+    """Fill `out_THWC` with the centre frames of T equal stretches of the video.
+
+    Args:
+        source: the file.
+        container: as `sniff_container` names it.
+        short_side: pixels of the short side before the crop.
+        limits: what the video may ask for.
+        out_THWC: uint8, shape (T, crop, crop, 3).
+
+    Raises:
+        VideoRejectedError: the file is over a limit, or fewer than half of the frames asked for can be read.
+    """
+    index = probe(source, container, limits)
+    frames_T = segment_center_frames(index.pts_N, index.duration, len(out_THWC))
+    wanted_K = np.unique(frames_T)
+    decoder, num_read = use_first_able(
+        source,
+        index,
+        limits,
+        lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
+    )
+    if num_read < _MIN_SHARE_READ * len(wanted_K):
+        raise UndecodableVideoError(
+            f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
+            "the file is damaged or cut off"
+        )
+    out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
+    width, height = index.orientation.size(index.width, index.height)
+    return ClipFacts(
+        times_s=index.times_s(frames_T),
+        duration_s=index.duration_s,
+        num_frames=len(index.pts_N),
+        width=width,
+        height=height,
+        container=container,
+        codec=index.codec,
+        decoder=decoder,
+    )
+
+
+def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:
+    """Crop frames into the first places of `out_THWC`; return how many are the very frames wanted."""
+    num_exact = 0
+    for slot, (frame_HWC, exact) in enumerate(frames):
+        out_THWC[slot] = center_crop(frame_HWC, out_THWC.shape[1])
+        num_exact += exact
+    return num_exact
+
+
+def decode_every_frame(path: Path, short_side: int) -> tuple[UInt8Array, Float64Array]:
+    """Return all frames of a trusted file, in this process: for training, with serving's decoders and scaler.
+
+    Args:
+        path: the video.
+        short_side: pixels of the short side; the aspect is kept.
+
+    Returns:
+        uint8 frames, shape (N, H, W, 3), RGB, upright, and their times in seconds from the first, shape (N,).
+
+    Raises:
+        VideoRejectedError: as for an upload.
+    """
+    limits = DecodeLimits()
+    with path.open("rb") as file:
+        source = FileView(file.fileno(), path.stat().st_size)
+        index = probe(source, sniff_container(os.pread(file.fileno(), HEAD_BYTES, 0)), limits)
+        all_N = np.arange(len(index.pts_N), dtype=np.int64)
+        _, frames = use_first_able(
+            source,
+            index,
+            limits,
+            lambda decoder: [frame for frame, _ in decoder.read(source, index, all_N, short_side)],
+        )
+    return np.stack(frames), np.array(index.times_s(all_N), dtype=np.float64)
+
+
+def decode_jpeg(data: bytes, short_side: int, limits: DecodeLimits, out_HWC: UInt8Array) -> None:
+    """Fill `out_HWC` with a JPEG image, turned upright, scaled and cropped.
+
+    Args:
+        data: the JPEG file.
+        short_side: pixels of the short side before the crop.
+        limits: what the image may ask for.
+        out_HWC: uint8, shape (crop, crop, 3).
+
+    Raises:
+        UndecodableVideoError: these bytes are no JPEG image that can be decoded.
+        VideoLimitError: the image's dimensions are over a limit.
+    """
+    codec = av.VideoCodecContext.create("mjpeg", "r")
+    codec.options = {"max_pixels": str(limits.max_pixels)}
+    codec.thread_count = 1
+    try:
+        frames = [*codec.decode(av.Packet(data)), *codec.decode(None)]
+    except av.error.InvalidDataError:
+        frames = []
+    if not frames:
+        raise UndecodableVideoError(f"the {len(data)} bytes are not a JPEG image that can be decoded")
+    check_dimensions(frames[0].width, frames[0].height, limits)
+    upright = orientation_of(frames[0]).apply(Scaler(short_side).scale(frames[0]))
+    out_HWC[:] = center_crop(upright, out_HWC.shape[0])

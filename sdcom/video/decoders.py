@@ -1,0 +1,157 @@
+"""Two decoders behind one protocol: decord where it is known to be right, PyAV everywhere else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from types import ModuleType
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+
+from sdcom.sampling import Int64Array
+from sdcom.video.forward import ForwardReader
+from sdcom.video.geometry import MAX_ASPECT, UInt8Array, scaled_size
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.probe import VideoIndex, check_dimensions, orientation_of
+from sdcom.video.scale import Scaler
+from sdcom.video.source import FileView
+
+DecoderName = Literal["decord", "pyav"]
+
+_Result = TypeVar("_Result")
+
+
+class DecoderGaveUpError(Exception):
+    """This decoder cannot read the video, or not surely right; another may."""
+
+
+class Decoder(Protocol):
+    """Reads chosen frames of a video whose timeline is known."""
+
+    name: DecoderName
+
+    def serves(self, source: FileView, index: VideoIndex) -> bool:
+        """Tell whether this decoder is known to be right for such a video."""
+
+    def read(
+        self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
+    ) -> Iterator[tuple[UInt8Array, bool]]:
+        """Yield what is on screen at each wanted frame's time, upright, RGB, scaled to the short side.
+
+        Args:
+            source: the file.
+            index: its timeline.
+            wanted_K: ascending, distinct positions in the timeline.
+            short_side: pixels.
+
+        Yields:
+            A frame of shape (H, W, 3), uint8, and whether it is the wanted one: for a damaged frame
+            stands the one before it, as a player would show it.
+
+        Raises:
+            DecoderGaveUpError: another decoder should read this video.
+        """
+
+
+class DecordDecoder:
+    """decord 0.6: counts frames, so it is right only where all of them are there and in order.
+
+    It squeezes rotated video, decodes no AV1, loses frames of MPEG-TS, miscounts where an edit list hides
+    frames or where frames are stored behind a keyframe and shown before it, and holds the file in memory
+    three times.
+    """
+
+    name: DecoderName = "decord"
+
+    _CONTAINERS = frozenset(["mp4", "matroska"])
+    _CODECS = frozenset(["h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video"])
+    _PIXEL_FORMATS = frozenset(["yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"])
+    _MAX_BYTES = 64 << 20
+    _FRAMES_AT_ONCE = 16
+
+    def serves(self, source: FileView, index: VideoIndex) -> bool:
+        """Tell whether decord is installed and known to be right for such a video."""
+        return (
+            _load_decord() is not None
+            and source.num_bytes <= self._MAX_BYTES
+            and index.container in self._CONTAINERS
+            and index.codec in self._CODECS
+            and index.pixel_format in self._PIXEL_FORMATS
+            and index.orientation.is_upright
+            and index.plainly_ordered
+            and not index.interlaced
+            and max(index.width, index.height) <= MAX_ASPECT * min(index.width, index.height)
+        )
+
+    def read(
+        self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
+    ) -> Iterator[tuple[UInt8Array, bool]]:
+        """Yield the wanted frames; gives up unless decord's own timeline is the one that was probed."""
+        decord = _load_decord()
+        assert decord is not None
+        width, height = scaled_size(index.width, index.height, short_side)
+        try:
+            reader = decord.VideoReader(source.rewound(), width=width, height=height, num_threads=1)
+            self._check_timeline(reader, index)
+            for start in range(0, len(wanted_K), self._FRAMES_AT_ONCE):
+                some = wanted_K[start : start + self._FRAMES_AT_ONCE]
+                for frame_HWC in reader.get_batch(some).asnumpy():
+                    yield frame_HWC, True
+        except (decord.DECORDError, AssertionError, IndexError, RuntimeError) as exc:
+            raise DecoderGaveUpError(f"decord: {str(exc).splitlines()[-1:]}") from exc
+
+    @staticmethod
+    def _check_timeline(reader: object, index: VideoIndex) -> None:
+        times_N = reader.get_frame_timestamp(range(len(reader)))[:, 0]  # type: ignore[arg-type, attr-defined]  # decord has no types
+        expected_N = (index.pts_N - index.pts_N[0]) * float(index.time_base)
+        if times_N.shape != expected_N.shape:
+            raise DecoderGaveUpError(f"decord sees {times_N.size} frames of {expected_N.size}")
+        if np.abs(times_N - times_N[0] - expected_N).max() > max(float(index.time_base), 1e-3):
+            raise DecoderGaveUpError("decord sees other frame times")
+
+
+class PyAVDecoder:
+    """PyAV with its own recent FFmpeg: right for everything that it can open."""
+
+    name: DecoderName = "pyav"
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+
+    def serves(self, source: FileView, index: VideoIndex) -> bool:  # noqa: ARG002  # of the protocol
+        """Return True: this is the decoder of last resort."""
+        return True
+
+    def read(
+        self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
+    ) -> Iterator[tuple[UInt8Array, bool]]:
+        """Yield the wanted frames."""
+        scaler = Scaler(short_side)
+        with ForwardReader(source, index, self._limits) as reader:
+            for pts in index.pts_N[wanted_K].tolist():
+                frame, exact = reader.show(pts)
+                check_dimensions(frame.width, frame.height, self._limits)
+                yield orientation_of(frame).apply(scaler.scale(frame)), exact
+
+
+def use_first_able(
+    source: FileView, index: VideoIndex, limits: DecodeLimits, use: Callable[[Decoder], _Result]
+) -> tuple[DecoderName, _Result]:
+    """Return `use` of the first decoder that serves the video and does not give up, and its name."""
+    decord = DecordDecoder()
+    if decord.serves(source, index):
+        with suppress(DecoderGaveUpError):
+            return decord.name, use(decord)
+    return PyAVDecoder.name, use(PyAVDecoder(limits))
+
+
+@cache
+def _load_decord() -> ModuleType | None:
+    """Return decord, silenced, or None where it is not installed: it has wheels for Linux on x86_64 only."""
+    try:
+        import decord  # noqa: PLC0415  # heavy, and only decoding processes want it
+    except ImportError:
+        return None
+    decord.logging.set_level(decord.logging.QUIET)
+    module: ModuleType = decord
+    return module

@@ -1,0 +1,277 @@
+"""Warm, jailed decode workers behind one blocking, thread-safe call."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self, TypeVar
+
+from sdcom.errors import DeadlineExceededError, OverloadedError, UndecodableVideoError
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.messages import ClipFacts, Request
+from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
+from sdcom.video.sniff import HEAD_BYTES, sniff_container
+from sdcom.video.source import open_memory_file
+
+if TYPE_CHECKING:
+    from sdcom.config import ClipConfig
+    from sdcom.video.geometry import UInt8Array
+
+_RESTART_PAUSE_S = 1.0
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedClip:
+    """The frames that the networks see of one video, and what is known of it.
+
+    Attributes:
+        frames_THWC: uint8, shape (T, crop, crop, 3), RGB, upright, in time order.
+        times_s: when each frame is shown, in seconds from the video's first frame.
+        duration_s: seconds from the first frame's start to the last one's end.
+        num_frames: frames in the video.
+        width: pixels, upright.
+        height: pixels, upright.
+        container: as `sniff_container` names it.
+        codec: FFmpeg's name.
+        decoder: which decoder read it.
+    """
+
+    frames_THWC: UInt8Array
+    times_s: tuple[float, ...]
+    duration_s: float
+    num_frames: int | None
+    width: int
+    height: int
+    container: str
+    codec: str
+    decoder: Literal["decord", "pyav"]
+
+
+class DecoderPool:
+    """Warm worker processes, each jailed and serving one file at a time. Thread-safe; a context manager.
+
+    Args:
+        clip: which frames come out.
+        limits: what one video may ask for; None is the defaults.
+        num_workers: processes.
+        on_restart: called with the reason whenever a worker is replaced: "timeout", "crash", "memory", "cpu",
+            "deadline" or "recycled". Called from the thread that noticed; it must not raise.
+        worker_command: what a worker runs, less its last argument, its settings.
+
+    Raises:
+        WorkerStartError: no worker can be started, or the kernel refuses to jail it; the message says why.
+    """
+
+    def __init__(
+        self,
+        clip: ClipConfig,
+        limits: DecodeLimits | None = None,
+        *,
+        num_workers: int = 2,
+        on_restart: Callable[[str], None] | None = None,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        self._clip = clip
+        self._limits = limits or DecodeLimits()
+        self._on_restart = on_restart or (lambda _: None)
+        self._command = worker_command
+        self._changed = threading.Condition()
+        self._idle: deque[WorkerProcess] = deque()
+        self._busy: set[WorkerProcess] = set()
+        self._num_missing = num_workers
+        self._failure: WorkerStartError | None = None
+        self._closed = False
+        # Workers die with the thread that started them (PR_SET_PDEATHSIG), so one thread starts them all.
+        self._starter = threading.Thread(target=self._keep_staffed, name="sdcom-decode-starter", daemon=True)
+        self._starter.start()
+        self._await_first_workers(num_workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def decode(self, source: BinaryIO | Path, *, deadline: float | None = None) -> DecodedClip:
+        """Decode one video.
+
+        Args:
+            source: a path, or a file object with a real `fileno()`, whose offset is neither used nor moved.
+            deadline: a `time.monotonic()` value.
+
+        Raises:
+            VideoRejectedError: the file is no video that is accepted; its subclasses say why.
+            DecoderKilledError: its decoder was stopped or died, for this file only.
+            DeadlineExceededError: the deadline passed first.
+            OverloadedError: no worker can be started at the moment, or the pool is closed.
+        """
+        with _descriptor(source) as fd:
+            container = sniff_container(os.pread(fd, HEAD_BYTES, 0))
+            request = Request("video", os.fstat(fd).st_size, container)
+            return self._run(request, fd, deadline, _clip_of)
+
+    def decode_image(self, data: bytes, *, deadline: float | None = None) -> UInt8Array:
+        """Decode one JPEG image.
+
+        Args:
+            data: the file.
+            deadline: a `time.monotonic()` value.
+
+        Returns:
+            uint8, shape (crop, crop, 3), RGB, upright.
+
+        Raises:
+            UndecodableVideoError: these bytes are no JPEG image that can be decoded.
+            VideoLimitError: the image's dimensions are over a limit.
+            DecoderKilledError: its decoder was stopped or died, for this image only.
+            DeadlineExceededError: the deadline passed first.
+            OverloadedError: as for `decode`.
+        """
+        if not data.startswith(_JPEG_MAGIC):
+            raise UndecodableVideoError(f"a frame must be a JPEG image; these {len(data)} bytes are none")
+        with open_memory_file("sdcom-image", data) as file:
+            request = Request("jpeg", len(data))
+            return self._run(request, file.fileno(), deadline, lambda frames, _: frames[0].copy())
+
+    def close(self) -> None:
+        """Kill all workers; calls in flight fail. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            for worker in self._busy:
+                worker.kill()
+            idle = list(self._idle)
+            self._idle.clear()
+            self._changed.notify_all()
+        for worker in idle:
+            worker.close()
+        self._starter.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
+
+    def _run(
+        self,
+        request: Request,
+        fd: int,
+        deadline: float | None,
+        read: Callable[[UInt8Array, ClipFacts | None], _Result],
+    ) -> _Result:
+        """Have a free worker do the job, and `read` its frames before anybody else gets that worker."""
+        while True:
+            with self._worker(deadline) as worker:
+                try:
+                    facts = worker.run(request, fd, deadline)
+                except WorkerGoneError:
+                    continue
+                return read(worker.frames_THWC, facts)
+
+    @contextmanager
+    def _worker(self, deadline: float | None) -> Iterator[WorkerProcess]:
+        worker = self._take(deadline)
+        try:
+            yield worker
+        finally:
+            self._give_back(worker)
+
+    def _take(self, deadline: float | None) -> WorkerProcess:
+        with self._changed:
+            timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            self._changed.wait_for(lambda: self._idle or self._failure or self._closed, timeout)
+            if self._closed:
+                raise OverloadedError("the decoders are shutting down", retry_after_s=_RESTART_PAUSE_S)
+            if self._idle:
+                worker = self._idle.popleft()
+                self._busy.add(worker)
+                return worker
+            if self._failure:
+                raise OverloadedError(str(self._failure), retry_after_s=_RESTART_PAUSE_S)
+        raise DeadlineExceededError("the deadline passed before a decoder was free")
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        """Return a fit worker to the others, or have another started in its place."""
+        fate = worker.fate
+        if fate is not None or self._closed:
+            worker.close()
+        with self._changed:
+            self._busy.discard(worker)
+            if fate is not None:
+                self._num_missing += 1
+            elif not self._closed:
+                self._idle.append(worker)
+            self._changed.notify_all()
+        if fate is not None:
+            self._on_restart(fate)
+
+    def _await_first_workers(self, num_workers: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or len(self._idle) == num_workers)
+            failure = self._failure
+        if failure:
+            self.close()
+            raise failure
+
+    def _keep_staffed(self) -> None:
+        """Start missing workers until the pool closes; after a failure, again every second."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._num_missing)
+                if self._closed:
+                    return
+                num_starting, self._num_missing = self._num_missing, 0
+            starting = [WorkerProcess(self._command, self._clip, self._limits) for _ in range(num_starting)]
+            for worker in starting:
+                self._admit(worker)
+            with self._changed:
+                if self._failure:
+                    self._changed.wait_for(lambda: self._closed, _RESTART_PAUSE_S)
+
+    def _admit(self, worker: WorkerProcess) -> None:
+        failure: WorkerStartError | None = None
+        try:
+            worker.wait_until_ready()
+        except WorkerStartError as exc:
+            failure = exc
+        with self._changed:
+            self._failure = failure
+            if failure:
+                self._num_missing += 1
+            elif self._closed:
+                worker.close()
+            else:
+                self._idle.append(worker)
+            self._changed.notify_all()
+
+
+def _clip_of(frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
+    assert facts is not None
+    return DecodedClip(
+        frames_THWC=frames_THWC.copy(),
+        times_s=facts.times_s,
+        duration_s=facts.duration_s,
+        num_frames=facts.num_frames,
+        width=facts.width,
+        height=facts.height,
+        container=facts.container,
+        codec=facts.codec,
+        decoder=facts.decoder,
+    )
+
+
+@contextmanager
+def _descriptor(source: BinaryIO | Path) -> Iterator[int]:
+    """Yield a descriptor of the file, with everything written so far."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file.fileno()
+        return
+    if source.writable():
+        source.flush()
+    yield source.fileno()

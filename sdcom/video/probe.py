@@ -1,0 +1,281 @@
+"""What is in a file, found without decoding more than one frame: limits, timeline, orientation.
+
+Only PyAV probes, with its demuxer forced to the container that the first bytes announce. What comes out says
+when every frame is shown, which is all that sampling needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.stream import VideoStream
+
+from sdcom.errors import UndecodableVideoError, VideoLimitError
+from sdcom.sampling import Int64Array
+from sdcom.video.geometry import Orientation
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.source import FileView
+
+_DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
+_COUNTED = frozenset(["avi"])
+_BUFFER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class VideoIndex:
+    """The timeline of a video and what is needed to read frames off it.
+
+    Attributes:
+        container: as `sniff_container` names it.
+        codec: FFmpeg's name of the codec, such as "h264".
+        pixel_format: FFmpeg's name of the stored frames' layout.
+        width: pixels as stored, before orientation.
+        height: pixels as stored, before orientation.
+        orientation: how stored frames are turned upright.
+        interlaced: the first frame says that it is.
+        time_base: seconds of a tick.
+        pts_N: ascending presentation times in ticks, one for each frame that is shown.
+        duration: ticks from the first frame's start to the last one's end, at least 1.
+        keyframe_pts_K: ascending presentation times where decoding can start.
+        keyframe_seek_K: the time to seek to for each of them.
+        plainly_ordered: frames are all shown, have times of their own, start with a keyframe, and none is
+            shown before the keyframe that it is stored behind.
+    """
+
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    orientation: Orientation
+    interlaced: bool
+    time_base: Fraction
+    pts_N: Int64Array
+    duration: int
+    keyframe_pts_K: Int64Array
+    keyframe_seek_K: Int64Array
+    plainly_ordered: bool
+
+    @property
+    def frames_are_counted(self) -> bool:
+        """True if the container stores no presentation times: the n-th frame has the n-th slot."""
+        return self.container in _COUNTED
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame's start to the last one's end."""
+        return float(self.duration * self.time_base)
+
+    def times_s(self, frames_T: Int64Array) -> tuple[float, ...]:
+        """Return when frames are shown, in seconds from the first frame."""
+        ticks = self.pts_N[frames_T] - self.pts_N[0]
+        return tuple(float(int(tick) * self.time_base) for tick in ticks)
+
+
+@contextmanager
+def open_video(
+    source: FileView, container: str, limits: DecodeLimits
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its first video stream, under limits.
+
+    Raises:
+        UndecodableVideoError: the container cannot be read, or has no video stream with a known decoder.
+        VideoLimitError: the header claims more than the limits allow.
+    """
+    try:
+        opened = av.open(
+            source.rewound(),
+            mode="r",
+            format=_DEMUXERS[container],
+            metadata_errors="ignore",
+            buffer_size=_BUFFER_BYTES,
+        )
+    except (av.error.FFmpegError, ValueError) as exc:
+        if isinstance(exc, MemoryError):
+            raise
+        raise UndecodableVideoError(f"the {container} container cannot be read: {_reason(exc)}") from exc
+    with opened:
+        if not opened.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in opened.streams})) or "none"
+            raise UndecodableVideoError(f"there is no video stream in the file (streams: {kinds})")
+        stream = opened.streams.video[0]
+        _check_header(opened, stream, limits)
+        # Dimensions can grow inside the stream; the decoder itself must refuse that.
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+        stream.codec_context.thread_count = 1
+        yield opened, stream
+
+
+def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
+    """Read a file's timeline, and its first frame for what only a frame tells.
+
+    Raises:
+        UndecodableVideoError: no frame can be read.
+        VideoLimitError: something is over a limit.
+    """
+    packets: list[_Packet] = []
+    first: av.VideoFrame | None = None
+    with open_video(source, container, limits) as (opened, stream):
+        codec = stream.codec_context.codec.canonical_name
+        time_base = stream.time_base or Fraction(1, av.time_base)
+        for packet in demux(opened, stream):
+            packets.append(_Packet.of(packet, container))
+            if len(packets) > limits.max_frames:
+                raise _too_many_frames(len(packets), limits)
+            first = first or next(iter(decode(packet)), None)
+        first = first or next(iter(decode(None, stream)), None)
+    shown = sorted({packet.time for packet in packets if packet.time is not None and not packet.discarded})
+    if first is None or not shown:
+        raise UndecodableVideoError(
+            f"none of the {len(packets)} video packets in the file decodes to a {codec} frame; "
+            "the file is damaged or cut off"
+        )
+    check_dimensions(first.width, first.height, limits)
+    duration = shown[-1] - shown[0] + _last_frame_ticks(shown, packets)
+    if duration * time_base > limits.max_duration_s:
+        raise _too_long(float(duration * time_base), limits)
+    keyframes = {p.time: p.seek for p in packets if p.is_key and p.time is not None and p.seek is not None}
+    return VideoIndex(
+        container=container,
+        codec=codec,
+        pixel_format=first.format.name,
+        width=first.width,
+        height=first.height,
+        orientation=orientation_of(first),
+        interlaced=first.interlaced_frame,
+        time_base=time_base,
+        pts_N=np.array(shown, dtype=np.int64),
+        duration=duration,
+        keyframe_pts_K=np.array(sorted(keyframes), dtype=np.int64),
+        keyframe_seek_K=np.array([keyframes[pts] for pts in sorted(keyframes)], dtype=np.int64),
+        plainly_ordered=_plainly_ordered(packets),
+    )
+
+
+def demux(opened: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """Yield the stream's packets up to the end or the first place that cannot be read."""
+    try:
+        for packet in opened.demux(stream):
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as exc:
+        if isinstance(exc, MemoryError):
+            raise
+
+
+def decode(packet: av.Packet[VideoStream] | None, stream: VideoStream | None = None) -> list[av.VideoFrame]:
+    """Return the frames that a packet completes, none if it is damaged; with no packet, those held."""
+    try:
+        if packet is not None:
+            return packet.decode()
+        assert stream is not None
+        return stream.codec_context.decode(None)
+    except av.error.FFmpegError as exc:
+        if isinstance(exc, MemoryError):
+            raise
+        return []
+
+
+def packet_time(packet: av.Packet[VideoStream], container: str) -> int | None:
+    """Return when a packet's frame is shown, in ticks; in AVI, which does not say, its place in line."""
+    if container in _COUNTED or packet.pts is None:
+        return packet.dts
+    return packet.pts
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """Return how this frame is turned upright."""
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
+    if matrix is None:
+        return Orientation()
+    return Orientation.from_display_matrix(bytes(cast("SideData", matrix)))
+
+
+def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
+    """Raise VideoLimitError if a frame of that size is too small or too large."""
+    if min(width, height) < limits.min_dimension:
+        raise VideoLimitError(
+            f"the video is {width}x{height}; each side must have at least {limits.min_dimension} pixels"
+        )
+    if max(width, height) > limits.max_dimension or width * height > limits.max_pixels:
+        raise VideoLimitError(
+            f"the video is {width}x{height}; the limits are {limits.max_dimension} pixels a side "
+            f"and {limits.max_pixels} pixels a frame"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """What the timeline needs of one packet; times in ticks."""
+
+    time: int | None
+    seek: int | None
+    duration: int
+    is_key: bool
+    discarded: bool
+    has_own_time: bool
+
+    @classmethod
+    def of(cls, packet: av.Packet[VideoStream], container: str) -> _Packet:
+        return cls(
+            time=packet_time(packet, container),
+            seek=packet.pts if packet.dts is None else packet.dts,
+            duration=packet.duration or 0,
+            is_key=packet.is_keyframe,
+            discarded=packet.is_discard,
+            has_own_time=packet.pts is not None,
+        )
+
+
+def _plainly_ordered(packets: list[_Packet]) -> bool:
+    times = [packet.time for packet in packets if packet.time is not None and packet.has_own_time]
+    if len(set(times)) != len(packets) or not packets[0].is_key:
+        return False
+    if any(packet.discarded for packet in packets):
+        return False
+    key_time = times[0]
+    for packet, time in zip(packets, times, strict=True):
+        key_time = time if packet.is_key else key_time
+        if time < key_time:
+            return False
+    return True
+
+
+def _last_frame_ticks(shown: list[int], packets: list[_Packet]) -> int:
+    """Return how long the last frame stays: as its packet says, or as long as the others on average."""
+    claimed = max((packet.duration for packet in packets if packet.time == shown[-1]), default=0)
+    average = (shown[-1] - shown[0]) // max(len(shown) - 1, 1)
+    return max(claimed or average, 1)
+
+
+def _check_header(opened: InputContainer, stream: VideoStream, limits: DecodeLimits) -> None:
+    check_dimensions(stream.width, stream.height, limits)
+    claims = [float((opened.duration or 0) / av.time_base)]
+    if stream.duration and stream.time_base:
+        claims.append(float(stream.duration * stream.time_base))
+    if max(claims) > limits.max_duration_s:
+        raise _too_long(max(claims), limits)
+    if stream.frames > limits.max_frames:
+        raise _too_many_frames(stream.frames, limits)
+
+
+def _too_long(duration_s: float, limits: DecodeLimits) -> VideoLimitError:
+    return VideoLimitError(f"the video lasts {duration_s:.0f} s; the limit is {limits.max_duration_s:.0f} s")
+
+
+def _too_many_frames(num_frames: int, limits: DecodeLimits) -> VideoLimitError:
+    return VideoLimitError(f"the video has at least {num_frames} frames; the limit is {limits.max_frames}")
+
+
+def _reason(exc: Exception) -> str:
+    return getattr(exc, "strerror", None) or str(exc)

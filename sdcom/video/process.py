@@ -1,0 +1,265 @@
+"""The pool's end of one worker: started, asked, timed, killed, and its death explained."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import sdcom
+from sdcom.errors import DeadlineExceededError, DecoderKilledError, SdcomError
+from sdcom.video.limits import DecodeLimits
+from sdcom.video.messages import (
+    MAX_MESSAGE_BYTES,
+    READY,
+    BrokenAnswerError,
+    ClipFacts,
+    Request,
+    WorkerSettings,
+    parse_answer,
+)
+
+if TYPE_CHECKING:
+    from sdcom.config import ClipConfig
+    from sdcom.video.geometry import UInt8Array
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "sdcom.video.worker")
+"""Without the working directory on its path."""
+
+_START_TIMEOUT_S = 60.0
+_SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+class WorkerStartError(SdcomError):
+    """A decode worker could not be started."""
+
+
+class WorkerGoneError(Exception):
+    """The worker had died before it was asked; another can be."""
+
+
+class WorkerProcess:
+    """One jailed process and the memory that it leaves frames in. Not thread-safe.
+
+    Args:
+        command: what to run, less its last argument.
+        clip: what the frames look like.
+        limits: what a video may ask for.
+    """
+
+    def __init__(self, command: Sequence[str], clip: ClipConfig, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._num_videos = 0
+        self._resident_at_start = 0
+        self.fate: str | None = None
+        """Why this worker must be replaced, None while it is fit: "timeout", "crash", "memory", ..."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        frames_fd = os.memfd_create("sdcom-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._stderr = os.fdopen(os.memfd_create("sdcom-worker-stderr"), "w+b")
+        settings = WorkerSettings(
+            socket_fd=theirs.fileno(),
+            frames_fd=frames_fd,
+            parent_pid=os.getpid(),
+            num_frames=clip.num_frames,
+            short_side=clip.short_side,
+            crop=clip.crop,
+            limits=limits,
+        )
+        try:
+            self.frames_THWC = _map_frames(frames_fd, settings.frames_shape)
+            self._process = subprocess.Popen(  # noqa: S603  # our own command, no shell
+                [*command, settings.encode()],
+                pass_fds=(theirs.fileno(), frames_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                start_new_session=True,
+                cwd="/",
+                env=_environment(),
+            )
+        finally:
+            theirs.close()
+            os.close(frames_fd)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the worker has warmed up and is jailed.
+
+        Raises:
+            WorkerStartError: it died, or takes too long.
+        """
+        self._socket.settimeout(_START_TIMEOUT_S)
+        with suppress(OSError):
+            if self._socket.recv(MAX_MESSAGE_BYTES) == READY:
+                self._resident_at_start = self._resident_bytes()
+                return
+        words = self._last_words()
+        self.close()
+        raise WorkerStartError(f"a decode worker did not start: {words}")
+
+    def run(self, request: Request, fd: int, deadline: float | None) -> ClipFacts | None:
+        """Have one file decoded; the frames are in `frames_THWC` until the next call.
+
+        Args:
+            request: the job.
+            fd: the file.
+            deadline: a `time.monotonic()` value.
+
+        Returns:
+            The facts of a video, None for an image.
+
+        Raises:
+            VideoRejectedError: the file's own fault.
+            DecoderKilledError: the file cost the worker its life; `fate` says how.
+            DeadlineExceededError: the deadline passed; the worker is killed, its work being worthless.
+            WorkerGoneError: the worker was dead already.
+        """
+        self._num_videos += request.kind == "video"
+        self._renew_cpu_limit()
+        started = time.monotonic()
+        kill_at = started + self._limits.wall_clock_s
+        try:
+            self._socket.settimeout(1.0)
+            socket.send_fds(self._socket, [request.encode()], [fd])
+            until = kill_at if deadline is None else min(kill_at, deadline)
+            self._socket.settimeout(max(until - started, 1e-3))
+            answer = self._socket.recv(MAX_MESSAGE_BYTES)
+        except TimeoutError:
+            if deadline is not None and deadline < kill_at:
+                self.fate = "deadline"
+                raise DeadlineExceededError("the deadline passed while the video was being decoded") from None
+            raise self._killed("timeout") from None
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            self.fate = "crash"
+            raise WorkerGoneError from exc
+        return self._understand(answer, request)
+
+    def _understand(self, answer: bytes, request: Request) -> ClipFacts | None:
+        if not answer:
+            raise self._killed(self._cause_of_death())
+        try:
+            facts = parse_answer(answer, request.kind, len(self.frames_THWC))
+        except DecoderKilledError as exc:
+            self.fate = exc.reason
+            raise
+        except BrokenAnswerError as exc:
+            raise self._killed("crash") from exc
+        finally:
+            if self.fate is None and self._is_worn():
+                self.fate = "recycled"
+        return facts
+
+    def kill(self) -> None:
+        """Kill the process group; whoever waits for its answer learns of it. For any thread."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the process and everything that it may have started, and free what it held."""
+        self.kill()
+        if self._process.returncode is None:
+            self._collect()
+        self._socket.close()
+        self._stderr.close()
+        self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)  # the last use of the map, which closes with it
+
+    def _killed(self, reason: str) -> DecoderKilledError:
+        self.fate = reason
+        return DecoderKilledError(reason, self._explain(reason))
+
+    def _explain(self, reason: str) -> str:
+        if reason == "timeout":
+            return (
+                f"decoding took longer than {self._limits.wall_clock_s:g} s and was stopped; "
+                "send a shorter video or a lower resolution"
+            )
+        if reason == "cpu":
+            return (
+                f"decoding took more than {self._limits.cpu_s:g} s of processor time and was stopped; "
+                "send a shorter video or a lower resolution"
+            )
+        if reason == "memory":
+            return (
+                f"decoding took more than {self._limits.memory_bytes >> 20} MiB of memory and was stopped; "
+                "send a lower resolution"
+            )
+        return "the decoder crashed on this file; it is damaged or malformed: encode it again"
+
+    def _cause_of_death(self) -> str:
+        """Collect the dead process and say what it died of."""
+        peak_bytes = self._collect()
+        died_of = -(self._process.returncode or 0)
+        if died_of == signal.SIGXCPU:
+            return "cpu"
+        if died_of == signal.SIGKILL or peak_bytes > 0.8 * self._limits.memory_bytes:
+            return "memory"  # the kernel killed it, not this pool, or hardly any was left
+        return "crash"
+
+    def _collect(self) -> int:
+        """Wait for the process to end and return its peak resident memory in bytes."""
+        try:
+            _, status, usage = os.wait4(self._process.pid, 0)
+        except ChildProcessError:  # somebody else's handler of SIGCHLD was faster
+            self._process.returncode = 1
+            return 0
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return usage.ru_maxrss * 1024
+
+    def _renew_cpu_limit(self) -> None:
+        with suppress(ProcessLookupError, FileNotFoundError):
+            used_s = self._stat_ticks() / os.sysconf("SC_CLK_TCK")
+            soft = math.ceil(used_s + self._limits.cpu_s)
+            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+    def _stat_ticks(self) -> int:
+        """Return the processor time that the process has used, in clock ticks (proc(5), utime and stime)."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+        fields_after_name = stat.rpartition(")")[2].split()
+        return int(fields_after_name[11]) + int(fields_after_name[12])
+
+    def _is_worn(self) -> bool:
+        if self._num_videos >= self._limits.videos_per_worker:
+            return True
+        return self._resident_bytes() > self._resident_at_start + self._limits.growth_bytes
+
+    def _resident_bytes(self) -> int:
+        try:
+            statm = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return int(statm.split()[1]) * resource.getpagesize()
+
+    def _last_words(self) -> str:
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {self._process.returncode} and said nothing"
+
+
+def _map_frames(fd: int, shape: tuple[int, int, int, int]) -> UInt8Array:
+    """Return the memory file as an array; its size is sealed, so that no worker can make reading fatal."""
+    os.ftruncate(fd, math.prod(shape))
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+    return np.frombuffer(mmap.mmap(fd, math.prod(shape)), dtype=np.uint8).reshape(shape)
+
+
+def _environment() -> dict[str, str]:
+    """Return what a worker needs to know of the environment: no secret of the server is among it."""
+    return {
+        "PATH": os.environ.get("PATH", ""),  # decord's loader insists on one
+        "PYTHONPATH": str(Path(sdcom.__file__).parent.parent),
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }

@@ -1,0 +1,48 @@
+"""Read-only views of an open file that never move its offset, which other readers may share."""
+
+import io
+import os
+from typing import Final
+
+
+class FileView:
+    """A binary file object over a descriptor, as demuxers want it: read, seek, tell.
+
+    Args:
+        fd: an open, readable descriptor of a regular file or memfd; stays the caller's.
+        num_bytes: the file's size.
+    """
+
+    def __init__(self, fd: int, num_bytes: int) -> None:
+        self._fd: Final = fd
+        self._position = 0
+        self.num_bytes: Final = num_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes from the position on, all that remain if negative."""
+        remaining = max(self.num_bytes - self._position, 0)
+        data = os.pread(self._fd, remaining if size < 0 else min(size, remaining), self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def rewound(self) -> "FileView":
+        """Return a fresh view of the same file, at its start."""
+        return FileView(self._fd, self.num_bytes)
+
+
+def open_memory_file(name: str, data: bytes) -> io.BufferedRandom:
+    """Return an anonymous memory file that holds `data`."""
+    file = os.fdopen(os.memfd_create(name), "w+b")
+    file.write(data)
+    file.flush()
+    return file

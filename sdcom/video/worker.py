@@ -1,0 +1,97 @@
+"""A decode worker's process: warms up, locks itself down, serves one file at a time until its pool is gone.
+
+Run by the pool as `python -m sdcom.video.worker`; it answers on an inherited socket and leaves frames in an
+inherited memory file.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+import av
+import numpy as np
+
+from sdcom.video.clip import decode_clip, decode_jpeg
+from sdcom.video.geometry import UInt8Array
+from sdcom.video.jail import lock_down
+from sdcom.video.messages import (
+    MAX_MESSAGE_BYTES,
+    READY,
+    ClipFacts,
+    Request,
+    WorkerSettings,
+    encode_done,
+    encode_error,
+)
+from sdcom.video.source import FileView, open_memory_file
+
+Job = Callable[[Request, FileView, UInt8Array], ClipFacts | None]
+
+
+def decoding_job(settings: WorkerSettings) -> Job:
+    """Return the job of a real worker: decode a video or an image into the frames."""
+
+    def decode(request: Request, source: FileView, frames_THWC: UInt8Array) -> ClipFacts | None:
+        if request.kind == "jpeg":
+            decode_jpeg(source.read(), settings.short_side, settings.limits, frames_THWC[0])
+            return None
+        return decode_clip(source, request.container, settings.short_side, settings.limits, frames_THWC)
+
+    return decode
+
+
+def serve(settings: WorkerSettings, job: Job) -> None:
+    """Lock this process down and run `job` on every file that comes, until the pool hangs up."""
+    control = socket.socket(fileno=settings.socket_fd)
+    frames = mmap.mmap(settings.frames_fd, int(np.prod(settings.frames_shape)))
+    frames_THWC = np.frombuffer(frames, dtype=np.uint8).reshape(settings.frames_shape)
+    lock_down(settings.parent_pid, settings.limits.memory_bytes)
+    control.send(READY)
+    while True:
+        datagram, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+        if not datagram:
+            return
+        request = Request.parse(datagram)
+        try:
+            answer = encode_done(job(request, FileView(fds[0], request.num_bytes), frames_THWC))
+        except Exception as exc:  # whatever a hostile file provokes is its own answer
+            answer = encode_error(exc)
+        os.close(fds[0])
+        control.send(answer)
+
+
+def warm_up(settings: WorkerSettings) -> None:
+    """Decode small videos, so that everything that loads on first use has loaded before the jail."""
+    frames_THWC = np.zeros(settings.frames_shape, dtype=np.uint8)
+    for container in ("mp4", "avi"):  # decord reads the one, PyAV the other
+        data = _tiny_video(container)
+        with open_memory_file("sdcom-warm-up", data) as file:
+            source = FileView(file.fileno(), len(data))
+            decode_clip(source, container, settings.short_side, settings.limits, frames_THWC)
+
+
+def _tiny_video(container: str) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
+        for level in (0, 128):
+            picture = np.full((64, 64, 3), level, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Run a real worker."""
+    settings = WorkerSettings.parse(sys.argv[1])
+    warm_up(settings)
+    serve(settings, decoding_job(settings))
+
+
+if __name__ == "__main__":
+    main()
