@@ -90,7 +90,11 @@ class Server:
         self._call_log = call_log
         self._streams = Streams(engine)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing from grpc-stubs
-        self._stop = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin the end: drain, then leave `run`."""
+        self._stopping.set()
 
     async def run(self, listener: socket.socket) -> None:
         """Serve HTTP on `listener`, and gRPC on its port, until told to stop.
@@ -130,7 +134,7 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            self._stop.set()
+            self.stop()
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
 
@@ -164,7 +168,7 @@ class Server:
         return rpc, port
 
     async def _until_stopped(self, serving: asyncio.Task[None]) -> None:
-        stopping = asyncio.create_task(self._stop.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
         warming = asyncio.create_task(self._warm_up())
         await asyncio.wait({stopping, warming, serving}, return_when=asyncio.FIRST_COMPLETED)
         if warming.done():

@@ -1,0 +1,212 @@
+"""The `sdcom` command. The only file of this package that reaches up, lazily, into `service`."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sdcom.errors import SdcomError, SettingsError
+
+if TYPE_CHECKING:
+    from sdcom.checkpoint import ModelInfo
+    from sdcom.recognition import Budget, Recognition
+    from sdcom.recognizer import Recognizer
+
+app = typer.Typer(
+    name="sdcom",
+    help="Video recognition within a compute budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[Path | None, typer.Option(help="Model directory; the bundled model if not given.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and a non-zero exit."""
+    try:
+        app()
+    except SdcomError as error:
+        Console(stderr=True, soft_wrap=True).print(f"sdcom: {error}", markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sdcom {version('sdcom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Video recognition within a compute budget."""
+
+
+@app.command()
+def serve(
+    model: ModelOption = None,
+    host: Annotated[str | None, typer.Option(help="Address of both transports.")] = None,
+    port: Annotated[int | None, typer.Option(help="REST port; 0 picks a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
+) -> None:
+    """Serve REST and gRPC until SIGTERM. Everything else is set by SDCOM_* variables (docs/api.md)."""
+    from service.settings import load_settings
+
+    settings = load_settings(model_dir=model, host=host, http_port=port, grpc_port=grpc_port)
+    from service.server import serve as run_server  # the networks load only once the settings are right
+
+    run_server(settings)
+
+
+@app.command()
+def recognize(
+    files: Annotated[list[Path], typer.Argument(help="Video files.", metavar="FILE...")],
+    model: ModelOption = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Share of the baseline's FLOPs that a video may cost, 0 to 1.")
+    ] = None,
+    max_gflops: Annotated[float | None, typer.Option(help="GFLOPs that a video may cost.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Predictions for each file.")] = 5,
+) -> None:
+    """Recognise video files without a server.
+
+    A table on a terminal, else one line of JSON a file. A file that cannot be recognised gets its error, the
+    others are done all the same, and the exit code is 1.
+    """
+    from sdcom.recognition import Budget
+    from sdcom.recognizer import Recognizer
+
+    spend = None if budget is None and max_gflops is None else Budget(share=budget, gflops=max_gflops)
+    console = Console()
+    rows: list[tuple[Path, Recognition | SdcomError]] = []
+    with Recognizer.load(model) as recognizer:
+        for file, answer in _answers(recognizer, files, top_k, spend):
+            rows.append((file, answer))
+            if not console.is_terminal:
+                print(json.dumps(_line(file, answer)), flush=True)
+    if console.is_terminal:
+        console.print(_table(rows))
+    if any(isinstance(answer, SdcomError) for _, answer in rows):
+        raise typer.Exit(1)
+
+
+def _answers(
+    recognizer: "Recognizer", files: list[Path], top_k: int, budget: "Budget | None"
+) -> "Iterator[tuple[Path, Recognition | SdcomError]]":
+    """Yield every file's answer or error, in order, decoding some files ahead."""
+
+    def answer(file: Path) -> "Recognition | SdcomError":
+        try:
+            return recognizer.recognize(file, top_k=top_k, budget=budget)
+        except SdcomError as error:
+            return error
+        except OSError as error:
+            return SdcomError(f"cannot read {file}: {error.strerror}")
+
+    progress = Console(stderr=True)
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as threads:
+        yield from track(
+            zip(files, threads.map(answer, files), strict=True),
+            total=len(files),
+            description="recognising",
+            console=progress,
+            transient=True,
+            disable=len(files) == 1 or not progress.is_terminal,
+        )
+
+
+def _line(file: Path, answer: "Recognition | SdcomError") -> dict[str, Any]:
+    if isinstance(answer, SdcomError):
+        return {"file": str(file), "error": {"type": type(answer).__name__, "detail": str(answer)}}
+    return {"file": str(file)} | answer.to_dict()
+
+
+def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
+    table = Table("file", "labels", "GFLOPs", "saved", "frames by width", box=None)
+    for file, answer in rows:
+        if isinstance(answer, SdcomError):
+            table.add_row(str(file), f"[red]{type(answer).__name__}[/red]: {answer}")
+            continue
+        compute = answer.to_dict()["compute"]
+        labels = "\n".join(f"{best.label} {best.score:.3f}" for best in answer.predictions)
+        widths = ", ".join(f"{width}: {count}" for width, count in compute["widths"].items())
+        table.add_row(str(file), labels, f"{compute['gflops']:.3f}", f"{compute['saved']:.1%}", widths)
+    return table
+
+
+@app.command()
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model directory; the bundled model if not given.")
+    ] = None,
+) -> None:
+    """Print a model's networks, what each part costs, its calibration and its evaluation."""
+    from sdcom.checkpoint import load_info
+    from sdcom.recognizer import bundled_model_dir
+
+    described = load_info(model or bundled_model_dir())
+    console = Console(highlight=False)
+    console.print(_networks(described), _macs(described))
+    if described.calibration:
+        console.print(_calibration(described))
+    for name, record in (("evaluation", described.evaluation), ("provenance", described.provenance)):
+        if record:
+            console.print(f"\n{name}", json.dumps(record, indent=2), markup=False)
+
+
+def _networks(described: "ModelInfo") -> Table:
+    config, clip = described.config, described.config.clip
+    table = Table(title=described.full_name, box=None, show_header=False, title_justify="left")
+    table.add_row("static network", f"{config.static} at {config.static_resolution} px")
+    table.add_row("dynamic network", f"{config.dynamic} at {clip.crop} px, widths {list(config.widths)}")
+    table.add_row("gate", f"{config.gate_features} features, GRU of {config.gate_hidden}")
+    table.add_row("fusion", f"{config.fusion_features} features")
+    table.add_row("clip", f"{clip.num_frames} frames, short side {clip.short_side}, crop {clip.crop}")
+    table.add_row("labels", f"{config.num_labels}: {', '.join(config.labels)}")
+    default = described.default_budget
+    table.add_row(
+        "default budget", "the policy as trained" if default is None else f"{default:g} of the baseline"
+    )
+    return table
+
+
+def _macs(described: "ModelInfo") -> Table:
+    macs, num_frames = described.macs, described.config.clip.num_frames
+    table = Table("part", "MACs a frame", "GFLOPs a video", title="\nCost", box=None, title_justify="left")
+    rows = [("static", macs.static), ("gate", macs.gate)]
+    rows += [(f"dynamic at {width:g}", count) for width, count in macs.dynamic.items()]
+    rows += [("fusion", macs.fusion)]
+    for name, count in rows:
+        table.add_row(name, f"{count:,}", f"{count * num_frames / 1e9:.4f}")
+    table.add_row("floor: every frame at width 0", "", f"{macs.floor(num_frames) / 1e9:.4f}")
+    table.add_row("baseline: every frame at full width", "", f"{macs.baseline(num_frames) / 1e9:.4f}")
+    return table
+
+
+def _calibration(described: "ModelInfo") -> Table:
+    widths = (f"at {width:g}" for width in described.config.widths)
+    columns = ("lambda", "GFLOPs a video", "of the baseline", "top-1", *widths)
+    table = Table(*columns, title="\nCalibration", box=None, title_justify="left")
+    for point in described.calibration:
+        shares = (f"{share:.1%}" for share in point.width_shares)
+        table.add_row(
+            f"{point.lam:g}", f"{point.gmacs:.4f}", f"{point.share:.1%}", f"{point.top1:.1%}", *shares
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""A recogniser without networks for the seams, and the service around it."""
+
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+from structlog.testing import LogCapture
+
+from sdcom.checkpoint import ModelInfo
+from sdcom.config import ModelConfig
+from sdcom.engine.ledger import Ledger, Part
+from sdcom.recognition import Budget, FrameResult, Prediction, Recognition, StreamPrediction, VideoFacts
+from service.app import create_app
+from service.calls import CallLog
+from service.engine import Engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+INFO = ModelInfo(name="fake", version="1", config=ModelConfig(labels=("stand", "wave")))
+
+
+@dataclass
+class FakeModel:
+    """A model without networks."""
+
+    info: ModelInfo = INFO
+
+
+@dataclass
+class FakeRecognizer:
+    """Answers at once, or when `gate` opens, or with `error`; remembers what it was given."""
+
+    model: FakeModel = field(default_factory=FakeModel)
+    gate: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    received: list[bytes] = field(default_factory=list)
+    budgets: list[Budget | None] = field(default_factory=list)
+    started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def warm_up(self) -> None:
+        """Need no warmth."""
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def recognize(
+        self, source: BinaryIO, *, top_k: int = 5, budget: Budget | None = None, deadline: float | None = None
+    ) -> Recognition:
+        self.started.release()
+        assert self.gate.wait(20)
+        if self.error is not None:
+            raise self.error
+        self.received.append(source.read())
+        self.budgets.append(budget)
+        size = len(self.received[-1])
+        ledger = Ledger(
+            1000 * size, Counter({Part.STATIC: size, Part.DYNAMIC: 7}), Counter({0.0: 15, 0.25: 1})
+        )
+        return Recognition(
+            model=INFO.full_name,
+            predictions=(Prediction("wave", 1, 0.7000000000000001), Prediction("stand", 0, 0.3))[:top_k],
+            frames=(FrameResult(0.1, 0.25, "wave", 1 / 3),),
+            ledger=ledger,
+            timing_ms=dict.fromkeys(("decode", "static", "gate", "dynamic", "fusion"), 1.0),
+            video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord"),
+        )
+
+    def open_stream(self, *, budget: Budget | None = None) -> "FakeStream":
+        self.budgets.append(budget)
+        return FakeStream(self)
+
+
+@dataclass
+class FakeStream:
+    """Scores a frame by its mean."""
+
+    recognizer: FakeRecognizer
+
+    def push(self, frame_HWC: NDArray[np.uint8]) -> StreamPrediction:
+        assert self.recognizer.gate.wait(20)
+        ledger = Ledger(100, Counter({Part.STATIC: 3, Part.GATE: 2}), Counter({0.5: 1}))
+        return StreamPrediction(Prediction("wave", 1, float(frame_HWC.mean()) / 255), 0.5, ledger)
+
+    def push_jpeg(self, data: bytes) -> StreamPrediction:
+        if self.recognizer.error is not None:
+            raise self.recognizer.error
+        return self.push(np.full((2, 2, 3), len(data), np.uint8))
+
+
+@pytest.fixture
+def recognizer() -> Iterator[FakeRecognizer]:
+    fake = FakeRecognizer()
+    yield fake
+    fake.gate.set()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(decode_workers=1, queue_size=2, max_video_bytes=100_000, request_timeout_s=10)
+
+
+@pytest.fixture
+def engine(recognizer: FakeRecognizer, settings: Settings) -> Iterator[Engine]:
+    engine = Engine(recognizer, settings, Metrics(CollectorRegistry()))
+    yield engine
+    recognizer.gate.set()
+    engine.close()
+
+
+@pytest.fixture
+def events() -> LogCapture:
+    return LogCapture()
+
+
+@pytest.fixture
+def call_log(engine: Engine, events: LogCapture) -> CallLog:
+    logger = structlog.wrap_logger(None, processors=[events], wrapper_class=structlog.stdlib.BoundLogger)
+    return CallLog(engine.metrics, logger)
+
+
+@pytest.fixture
+def rest_app(engine: Engine, call_log: CallLog) -> FastAPI:
+    return create_app(engine, call_log)
+
+
+@pytest.fixture
+async def client(rest_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=rest_app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://sdcom") as client:
+        yield client
