@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sdcom.errors import SdcomError, SettingsError
+from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 
 if TYPE_CHECKING:
     from sdcom.checkpoint import ModelInfo
@@ -114,7 +114,7 @@ def _answers(
         except SdcomError as error:
             return error
         except OSError as error:
-            return SdcomError(f"cannot read {file}: {error.strerror}")
+            return InvalidParameterError(f"cannot read {file}: {error.strerror}")
 
     progress = Console(stderr=True)
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as threads:
