@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, TypeVar
 
-from sdcom.errors import DeadlineExceededError, OverloadedError, UndecodableVideoError
+from sdcom.errors import DeadlineExceededError, DecoderKilledError, OverloadedError, UndecodableVideoError
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, Request
 from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
@@ -171,6 +171,10 @@ class DecoderPool:
                     facts = worker.run(request, fd, deadline)
                 except WorkerGoneError:
                     continue
+                except DecoderKilledError:
+                    if self._closed:  # close() killed it
+                        raise _shutting_down() from None
+                    raise
                 return read(worker.frames_THWC, facts)
 
     @contextmanager
@@ -186,7 +190,7 @@ class DecoderPool:
             timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             self._changed.wait_for(lambda: self._idle or self._failure or self._closed, timeout)
             if self._closed:
-                raise OverloadedError("the decoders are shutting down", retry_after_s=_RESTART_PAUSE_S)
+                raise _shutting_down()
             if self._idle:
                 worker = self._idle.popleft()
                 self._busy.add(worker)
@@ -248,6 +252,10 @@ class DecoderPool:
             else:
                 self._idle.append(worker)
             self._changed.notify_all()
+
+
+def _shutting_down() -> OverloadedError:
+    return OverloadedError("the decoders are shutting down", retry_after_s=_RESTART_PAUSE_S)
 
 
 def _clip_of(frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:

@@ -46,7 +46,7 @@ class VideoIndex:
         time_base: seconds of a tick.
         pts_N: ascending presentation times in ticks, one for each frame that is shown.
         duration: ticks from the first frame's start to the last one's end, at least 1.
-        keyframe_pts_K: ascending presentation times where decoding can start.
+        keyframe_pts_K: ascending presentation times where decoding can start besides the file's start.
         keyframe_seek_K: the time to seek to for each of them.
         plainly_ordered: frames are all shown, have times of their own, start with a keyframe, and none is
             shown before the keyframe that it is stored behind.
@@ -134,7 +134,11 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
                 raise _too_many_frames(len(packets), limits)
             first = first or next(iter(decode(packet)), None)
         first = first or next(iter(decode(None, stream)), None)
+        # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
+        seekable = not (container in _COUNTED and stream.codec_context.has_b_frames)
     shown = sorted({packet.time for packet in packets if packet.time is not None and not packet.discarded})
+    if not packets:
+        raise UndecodableVideoError("the file holds no video frames")
     if first is None or not shown:
         raise UndecodableVideoError(
             f"none of the {len(packets)} video packets in the file decodes to a {codec} frame; "
@@ -145,6 +149,7 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
     if duration * time_base > limits.max_duration_s:
         raise _too_long(float(duration * time_base), limits)
     keyframes = {p.time: p.seek for p in packets if p.is_key and p.time is not None and p.seek is not None}
+    keyframe_pts = sorted(keyframes) if seekable else []
     return VideoIndex(
         container=container,
         codec=codec,
@@ -156,8 +161,8 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
         time_base=time_base,
         pts_N=np.array(shown, dtype=np.int64),
         duration=duration,
-        keyframe_pts_K=np.array(sorted(keyframes), dtype=np.int64),
-        keyframe_seek_K=np.array([keyframes[pts] for pts in sorted(keyframes)], dtype=np.int64),
+        keyframe_pts_K=np.array(keyframe_pts, dtype=np.int64),
+        keyframe_seek_K=np.array([keyframes[pts] for pts in keyframe_pts], dtype=np.int64),
         plainly_ordered=_plainly_ordered(packets),
     )
 

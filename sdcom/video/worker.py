@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import pkgutil
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 import av
 import numpy as np
@@ -66,7 +68,10 @@ def serve(settings: WorkerSettings, job: Job) -> None:
 
 
 def warm_up(settings: WorkerSettings) -> None:
-    """Decode small videos, so that everything that loads on first use has loaded before the jail."""
+    """Load and use everything that would otherwise be loaded on first use, which the jail forbids."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
     frames_THWC = np.zeros(settings.frames_shape, dtype=np.uint8)
     for container in ("mp4", "avi"):  # decord reads the one, PyAV the other
         data = _tiny_video(container)

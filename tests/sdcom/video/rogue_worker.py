@@ -1,0 +1,124 @@
+"""Workers that misbehave on request: the pool's tests run them in the real worker's place.
+
+They are real workers, jailed as those are, whose job looks at the file for a word first.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sdcom.errors import UndecodableVideoError
+from sdcom.video.geometry import UInt8Array
+from sdcom.video.messages import ClipFacts, Request, WorkerSettings
+from sdcom.video.source import FileView
+from sdcom.video.worker import decoding_job, serve, warm_up
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _sleep() -> None:
+    time.sleep(3600)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _abort() -> None:
+    os.abort()
+
+
+def _eat_memory() -> None:
+    hoard = []
+    while True:
+        hoard.append(bytearray(16 << 20))
+
+
+def _leak() -> None:
+    _HOARD.append(bytearray(b"x" * (32 << 20)))
+
+
+_HOARD: list[bytearray] = []
+
+
+def _outcome(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as exc:
+        return errno.errorcode.get(exc.errno or 0, "?")
+    return "allowed"
+
+
+def _writable_code() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    if libc.mmap(None, 4096, 7, 0x22, -1, 0) == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+
+
+def _try_to_escape() -> None:
+    """Report through the error message how each forbidden thing ended."""
+    attempts: dict[str, Callable[[], object]] = {
+        "socket": socket.socket,
+        "socketpair": socket.socketpair,
+        "open": lambda: os.open("/etc/hostname", os.O_RDONLY),
+        "create": lambda: os.open("/tmp/sdcom-escaped", os.O_CREAT | os.O_WRONLY),
+        "proc": lambda: Path("/proc/self/status").read_text(encoding="ascii"),
+        "listdir": lambda: os.listdir("/"),
+        "exec": lambda: os.execv("/bin/true", ["true"]),
+        "fork": os.fork,
+        "kill": lambda: os.kill(os.getppid(), 0),
+        "memfd": lambda: os.memfd_create("more"),
+        "writable code": _writable_code,
+        "write": lambda: os.write(1, b"x"),
+    }
+    raise UndecodableVideoError(" ".join(f"{name}={_outcome(act)}" for name, act in attempts.items()))
+
+
+def _lie() -> ClipFacts:
+    return ClipFacts((float("nan"),) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+
+
+_MISDEEDS: dict[bytes, Callable[[], object]] = {
+    b"SPIN": _spin,
+    b"SLEEP": _sleep,
+    b"SEGFAULT": _segfault,
+    b"ABORT": _abort,
+    b"EAT": _eat_memory,
+    b"LEAK": _leak,
+    b"ESCAPE": _try_to_escape,
+}
+
+
+def misdeed_file(word: bytes) -> bytes:
+    """Return a file that passes for an MP4 and makes a rogue worker do the deed."""
+    return (24).to_bytes(4) + b"ftypisom" + bytes(4) + b"isomiso2" + b"DEED:" + word
+
+
+def main() -> None:
+    """Run a real worker with a word for misdeeds."""
+    settings = WorkerSettings.parse(sys.argv[1])
+    warm_up(settings)
+    decode = decoding_job(settings)
+
+    def job(request: Request, source: FileView, frames_THWC: UInt8Array) -> ClipFacts | None:
+        _, found, word = source.rewound().read(64).partition(b"DEED:")
+        if word == b"LIE":
+            return _lie()
+        if found:
+            _MISDEEDS[word]()
+        return decode(request, source, frames_THWC)
+
+    serve(settings, job)
+
+
+if __name__ == "__main__":
+    main()
