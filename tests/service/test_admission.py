@@ -1,0 +1,118 @@
+"""Turns, the queue, and the end."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sdcom.errors import OverloadedError
+from service.admission import Admission
+
+
+@pytest.fixture
+def admission() -> Iterator[Admission]:
+    admission = Admission(num_threads=1, queue_size=1)
+    yield admission
+    admission.join()
+
+
+def returning(value: str) -> Callable[[], Callable[[], str]]:
+    return lambda: lambda: value
+
+
+async def test_turns_come_in_the_order_of_arrival(admission: Admission) -> None:
+    begun: list[int] = []
+
+    def begin(number: int) -> Callable[[], None]:
+        begun.append(number)
+        return lambda: None
+
+    await asyncio.gather(*(admission.run(lambda number=number: begin(number)) for number in range(20)))  # type: ignore[misc]  # a default argument
+    assert begun == list(range(20))
+
+
+async def test_the_wait_for_a_turn_is_measured(admission: Admission) -> None:
+    opened = threading.Event()
+    busy = asyncio.create_task(admission.run(lambda: opened.wait))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(admission.run(returning("done")))
+    await asyncio.sleep(0.05)
+    opened.set()
+    assert (await busy)[1] < 0.04
+    answer, waited_s = await waiting
+    assert answer == "done"
+    assert waited_s >= 0.04
+
+
+async def test_a_full_house_refuses_and_says_when_to_come_back(admission: Admission) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(admission.admitted())
+        with pytest.raises(OverloadedError) as caught, admission.admitted():
+            pass
+        assert caught.value.retry_after_s > 0
+    with admission.admitted():
+        assert admission.num_admitted == 1
+
+
+async def test_the_time_to_come_back_follows_the_service_time() -> None:
+    seconds = iter(range(0, 1000, 10))  # every look at the clock is ten seconds later
+    admission = Admission(num_threads=1, queue_size=0, clock=lambda: float(next(seconds)))
+    for _ in range(30):
+        await admission.run(returning("slow"))
+    with admission.admitted(), pytest.raises(OverloadedError) as caught, admission.admitted():
+        pass
+    assert caught.value.retry_after_s == pytest.approx(10, rel=0.1)
+    admission.join()
+
+
+async def test_work_given_up_while_waiting_never_begins(admission: Admission) -> None:
+    opened = threading.Event()
+    busy = asyncio.create_task(admission.run(lambda: opened.wait))
+    await asyncio.sleep(0)
+    begun: list[str] = []
+    waiting = asyncio.create_task(admission.run(lambda: lambda: begun.append("never")))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    opened.set()
+    await busy
+    await admission.run(returning("next"))
+    assert begun == []
+
+
+async def test_work_given_up_half_way_keeps_its_turn_to_the_end(admission: Admission) -> None:
+    opened = threading.Event()
+    given_up = asyncio.create_task(admission.run(lambda: opened.wait))
+    await asyncio.sleep(0.01)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    following = asyncio.create_task(admission.run(returning("next")))
+    await asyncio.sleep(0.05)
+    assert not following.done()
+    opened.set()
+    assert (await following)[0] == "next"
+
+
+async def test_work_that_fails_gives_its_turn_back(admission: Admission) -> None:
+    def broken() -> Callable[[], str]:
+        raise ValueError("cannot begin")
+
+    def failing() -> str:
+        raise ValueError("cannot go on")
+
+    for begin in (broken, lambda: failing):
+        with pytest.raises(ValueError, match="cannot"):
+            await admission.run(begin)
+    assert (await admission.run(returning("next")))[0] == "next"
+
+
+async def test_a_closed_house_takes_nobody_and_empties(admission: Admission) -> None:
+    with admission.admitted():
+        admission.close()
+        assert not await admission.emptied(0.01)
+        with pytest.raises(OverloadedError, match="shutting down"), admission.admitted():
+            pass
+    assert await admission.emptied(0.01)

@@ -1,0 +1,109 @@
+"""The `sdcom` command as a user types it, without a server."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sdcom.__main__ import app
+from tests.sdcom.video.videos import encode
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    file.write_bytes(encode(num_frames=12))
+    return file
+
+
+def run(*arguments: str | Path | float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdcom", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_many_files_are_lines_of_json_and_a_bad_one_does_not_stop_the_others(
+    tiny_model_dir: Path, clip: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    missing = tmp_path / "missing.mp4"
+    ended = run("recognize", "--model", tiny_model_dir, "--top-k", 1, clip, text, missing, clip)
+    assert ended.returncode == 1
+    assert ended.stderr == ""
+    first, second, third, fourth = (json.loads(line) for line in ended.stdout.splitlines())
+    assert first["file"] == str(clip)
+    assert len(first["predictions"]) == 1
+    assert second["error"]["type"] == "UnsupportedContainerError"
+    assert third["error"]["detail"].endswith("No such file or directory")
+    for one in (first, fourth):
+        del one["timing_ms"]
+    assert first == fourth
+
+
+def test_a_terminal_gets_a_table(tiny_model_dir: Path, clip: Path) -> None:
+    leader, follower = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "sdcom",
+        "recognize",
+        "--model",
+        str(tiny_model_dir),
+        "--budget",
+        "1",
+        str(clip),
+    ]
+    process = subprocess.Popen(
+        command,
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "200", "TERM": "xterm"},
+    )
+    assert process.wait(60) == 0
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    os.close(follower)
+    assert "clip.mp4" in shown
+    assert "GFLOPs" in shown
+    assert "{" not in shown
+
+
+def test_budgets_that_cannot_be_kept_are_one_line(tiny_model_dir: Path, clip: Path) -> None:
+    both = run("recognize", "--model", tiny_model_dir, "--budget", 0.5, "--max-gflops", 3, clip)
+    assert both.returncode == 1
+    assert both.stderr.startswith("sdcom: give a budget")
+    floor = run("recognize", "--model", tiny_model_dir, "--budget", 0.01, clip)
+    assert floor.returncode == 1
+    assert "floor" in json.loads(floor.stdout)["error"]["detail"]
+
+
+def test_info_prints_networks_costs_and_calibration(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["info", str(tiny_model_dir)])
+    assert shown.exit_code == 0
+    for word in (
+        "mobilenet_v2 at 32 px",
+        "dynamic at 0.25",
+        "floor",
+        "baseline",
+        "Calibration",
+        "clap, jump, wave",
+    ):
+        assert word in shown.output
+
+
+def test_a_misspelt_command_is_told_the_nearest() -> None:
+    ended = CliRunner().invoke(app, ["recgnize"])
+    assert ended.exit_code == 2
+    assert "recognize" in ended.output
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("sdcom 0.")

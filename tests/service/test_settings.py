@@ -1,0 +1,74 @@
+"""Settings: read from the environment, refused by name when wrong."""
+
+import pytest
+from pydantic import ValidationError
+
+from sdcom.errors import SettingsError
+from sdcom.video import DecodeLimits
+from service.settings import PREFIX, Settings, load_settings
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDCOM_QUEUE_SIZE", "7")
+    monkeypatch.setenv("sdcom_http_port", "9000")
+    settings = load_settings()
+    assert settings.queue_size == 7
+    assert settings.http_port == 9000
+
+
+def test_the_command_line_wins_and_what_it_leaves_out_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDCOM_HTTP_PORT", "9000")
+    monkeypatch.setenv("SDCOM_HOST", "0.0.0.0")
+    settings = load_settings(http_port=9001, host=None)
+    assert (settings.http_port, settings.host) == (9001, "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("SDCOM_QUEUE_SZIE", "SDCOM_QUEUE_SIZE"),
+        ("SDCOM_PORT", "SDCOM_HTTP_PORT"),
+        ("sdcom_max_video_byte", "SDCOM_MAX_VIDEO_BYTES"),
+        ("SDCOM_XYZZY", "docs/api.md"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("QUEUE_SIZE", "0"), ("HTTP_PORT", "70000"), ("REQUEST_TIMEOUT_S", "inf"), ("LOG_FORMAT", "xml")],
+)
+def test_a_value_that_cannot_be_used_names_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsError, match=f"SDCOM_{name}: .*{value}"):
+        load_settings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().queue_size = 3  # type: ignore[misc]  # what is tested
+
+
+def test_the_defaults_are_the_decoders_own_limits() -> None:
+    assert Settings().decode_limits() == DecodeLimits()
+
+
+def test_a_short_decode_timeout_leaves_less_cpu_than_wall_clock() -> None:
+    limits = Settings(decode_timeout_s=2).decode_limits()
+    assert limits.cpu_s < limits.wall_clock_s == 2
+
+
+def test_every_setting_is_documented() -> None:
+    described = Settings.__doc__ or ""
+    for name in Settings.model_fields:
+        assert f"        {name}: " in described
