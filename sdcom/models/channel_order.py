@@ -13,6 +13,8 @@ from torch import Tensor
 from sdcom.models.mobilenet_v2 import ConvNormReLU6, InvertedResidual, SlimmableMobileNetV2
 from sdcom.models.slimmable import SlimmableBatchNorm2d, SlimmableConv2d, copy_full_width_statistics
 
+NUM_QUANTILES = 256
+
 
 @dataclass(slots=True)
 class _ChannelGroup:
@@ -23,22 +25,25 @@ class _ChannelGroup:
         norms: batch norms on them; the last in every path scales what is read.
         read_norms: those of `norms` whose output the readers see.
         readers: weights [out, in, ...] whose inputs they are.
+        activated: whether a ReLU6 lies between `read_norms` and `readers`.
     """
 
     writers: list[SlimmableConv2d] = field(default_factory=list)
     norms: list[SlimmableBatchNorm2d] = field(default_factory=list)
     read_norms: list[SlimmableBatchNorm2d] = field(default_factory=list)
     readers: list[Tensor] = field(default_factory=list)
+    activated: bool = True
 
 
 @torch.no_grad()
 def sort_channels_by_importance(model: SlimmableMobileNetV2) -> None:
     """Permute all internal channels, most important first; the full-width function stays the same.
 
-    A channel's importance is the L1 norm of the weights that read it times the scale that batch norm gives
-    it (the root of the sum of squares where several blocks write a shared channel). The last features are
-    weighed by the classifier, so sort while it is still the one the weights were trained with. Every
-    width's statistics become the first channels again.
+    A channel's importance is its spread, as batch norm and ReLU6 leave it, times the L2 norm of the weights
+    that read it: how much of what its readers give would go with it. (A constant part is not counted: the
+    readers' batch norms absorb it.) The last features are weighed by the classifier, so sort while it is
+    still the one that the weights were trained with. Every width's statistics become the first channels
+    again. Measured in docs/adr/0003-slimmable-widths.md.
     """
     for group in _channel_groups(model):
         order = _importance(group).argsort(descending=True, stable=True)
@@ -53,9 +58,19 @@ def sort_channels_by_importance(model: SlimmableMobileNetV2) -> None:
 
 
 def _importance(group: _ChannelGroup) -> Tensor:
-    scale = torch.stack([norm.weight for norm in group.read_norms]).square().sum(0).sqrt()
-    reading = torch.stack([weight.transpose(0, 1).flatten(1).abs().sum(1) for weight in group.readers])
-    return scale * reading.sum(0)
+    reading = torch.stack([weight.transpose(0, 1).flatten(1).square().sum(1) for weight in group.readers])
+    return _spread(group) * reading.sum(0).sqrt()
+
+
+def _spread(group: _ChannelGroup) -> Tensor:
+    """Return each channel's standard deviation where it is read, taking batch norm's output as normal."""
+    if not group.activated:
+        return torch.stack([norm.weight for norm in group.read_norms]).square().sum(0).sqrt()
+    (norm,) = group.read_norms
+    levels = (torch.arange(NUM_QUANTILES, device=norm.weight.device) + 0.5) / NUM_QUANTILES
+    quantiles: Tensor = torch.special.ndtri(levels)
+    activated: Tensor = (norm.bias[:, None] + norm.weight[:, None] * quantiles).clamp(0, 6)
+    return activated.std(1)
 
 
 def _channel_groups(model: SlimmableMobileNetV2) -> list[_ChannelGroup]:
@@ -91,7 +106,7 @@ def _add_block(groups: list[_ChannelGroup], stream: _ChannelGroup, block: Invert
     hidden.read_norms = [norm]
     hidden.readers.append(project.weight)
     if not block.has_shortcut:
-        stream = _ChannelGroup()
+        stream = _ChannelGroup(activated=False)
         groups.append(stream)
     _add_writer(stream, project, project_norm)
     return stream
