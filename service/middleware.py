@@ -9,6 +9,7 @@ from service.problems import problem_response
 
 REQUEST_ID_HEADER = "X-Request-ID"
 RECOGNIZE_PATH = "/recognize"
+MAX_LOGGED_PATH = 200
 PROBE_PATHS = ("/health/live", "/health/ready", "/metrics")
 
 
@@ -30,7 +31,7 @@ class CallMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID_HEADER))
-        with self._call_log.call("http", scope["path"], request_id) as call:
+        with self._call_log.call("http", scope["path"][:MAX_LOGGED_PATH], request_id) as call:
             call.facts["method"] = scope["method"]
             call.is_probe = scope["path"] in PROBE_PATHS
             call.is_recognition = scope["path"] == RECOGNIZE_PATH
