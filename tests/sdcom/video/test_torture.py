@@ -87,10 +87,8 @@ def shown_at_centres(path: Path) -> list[UInt8Array]:
     """Return what a plain player shows: every frame decoded from the start, chosen by its own time."""
     with av.open(path, metadata_errors="ignore") as opened:
         frames = list(opened.decode(video=0))
-    if path.suffix == ".avi":  # stores no times
-        pts = np.arange(len(frames))
-    else:
-        pts = np.array([frame.pts for frame in frames])
+    stores_times = path.suffix != ".avi"
+    pts = np.array([frame.pts if stores_times else place for place, frame in enumerate(frames)])
     assert (np.diff(pts) > 0).all()
     duration = int(pts[-1] - pts[0] + (frames[-1].duration or np.diff(pts).mean()))
     scaler = Scaler(256)

@@ -1,7 +1,7 @@
 """Test videos whose every frame carries its own number, painted so large that it survives compression.
 
-The number is 12 black or white cells of a 4x4 grid in the middle square; of the grid's corners only the first is
-white, which tells how the picture is turned.
+The number is 12 black or white cells of a 4x4 grid in the middle square; of the grid's corners only the first
+is white, which tells how the picture is turned.
 """
 
 import io
@@ -11,6 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.stream import VideoStream
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -18,7 +19,7 @@ _SHARE = 0.8  # of the short side that the grid takes
 _CORNERS = {(0, 0): 1, (0, 3): 0, (3, 0): 0, (3, 3): 0}
 _CELLS = [(row, column) for row in range(4) for column in range(4) if (row, column) not in _CORNERS]
 
-# What is stored, for a picture that is to be shown upright, and the display matrix (a, b, c, d) that turns it back.
+# Degrees clockwise that a player turns what is stored: the display matrix's a, b, c, d.
 TURNS = {
     0: (1, 0, 0, 1),
     90: (0, 1, -1, 0),
@@ -96,6 +97,7 @@ def encode(
         stream = output.add_stream(
             codec, rate=25, width=width, height=height, pix_fmt=pixel_format, options=options or {}
         )
+        assert isinstance(stream, VideoStream)
         stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         if turn:
