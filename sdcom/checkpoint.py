@@ -7,7 +7,7 @@ a foreign file is told apart from a model before any of it is used.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,7 +20,7 @@ from sdcom.cost import ModelMacs, model_macs
 from sdcom.errors import ModelDirectoryError
 from sdcom.models.composition import SDCOM
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 INFO_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -181,7 +181,8 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> Model:
             f"{directory / WEIGHTS_FILE} does not fit {INFO_FILE}: {shown} ({len(problems)} in all)"
         )
     networks.load_state_dict(tensors)
-    return Model(info, networks.to(device).eval().requires_grad_(requires_grad=False))
+    networks.to(device, memory_format=torch.channels_last)
+    return Model(info, networks.eval().requires_grad_(requires_grad=False))
 
 
 def _load_weights(directory: Path, info: ModelInfo) -> dict[str, Tensor]:

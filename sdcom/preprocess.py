@@ -14,6 +14,8 @@ from sdcom.config import ClipConfig
 def normalize(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
     """Return frames as float32 [N, 3, H, W], normalised by the clip's mean and standard deviation.
 
+    The memory stays channels-last, which convolutions prefer.
+
     Args:
         frames_NHWC: RGB in [0, 255], any number type.
         clip: gives the mean and the standard deviation of RGB in [0, 1].
@@ -21,7 +23,7 @@ def normalize(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
     mean_C = torch.tensor(clip.mean, device=frames_NHWC.device)
     std_C = torch.tensor(clip.std, device=frames_NHWC.device)
     scaled_NHWC = (frames_NHWC.float() / 255 - mean_C) / std_C
-    return scaled_NHWC.permute(0, 3, 1, 2).contiguous()
+    return scaled_NHWC.permute(0, 3, 1, 2)
 
 
 def resize(frames_NCHW: Tensor, resolution: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Training: data, the two stages, calibration and evaluation."""

@@ -1,0 +1,41 @@
+"""The losses of both stages (method, Training). Shapes: B videos, T frames, K widths, L labels, N frames."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def soft_cross_entropy(logits_NL: Tensor, target_NL: Tensor) -> Tensor:
+    """Return the mean cross entropy to target probabilities."""
+    return -(target_NL * logits_NL.log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def anytime_cross_entropy(logits_BTL: Tensor, labels_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean over videos and frames of the cross entropy of the prediction after each frame."""
+    labels_BT = labels_B[:, None].expand(logits_BTL.shape[:2])
+    return functional.cross_entropy(
+        logits_BTL.flatten(0, 1), labels_BT.flatten(), label_smoothing=label_smoothing
+    )
+
+
+def efficiency(choices_BTK: Tensor, widths: Sequence[float]) -> Tensor:
+    """Return the mean relative cost of the widths chosen, `sum_k a_k * W_k^2`, in [0, 1]."""
+    cost_K = torch.tensor(widths, device=choices_BTK.device) ** 2
+    return (choices_BTK * cost_K).sum(dim=-1).mean()
+
+
+def diversity(dynamic_NL: Tensor, static_NL: Tensor) -> Tensor:
+    """Return 1 + the mean cosine similarity of the two networks' logits, in [0, 2].
+
+    The supplement should say something else than the static network; frames without one (logits all 0)
+    count as neutral.
+    """
+    return 1 + functional.cosine_similarity(dynamic_NL, static_NL, dim=-1).mean()
+
+
+def feature_distance(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
+    """Return the mean squared distance to the teacher's first features, as a share of their mean square."""
+    target_ND = teacher_ND[:, : student_ND.shape[1]]
+    return functional.mse_loss(student_ND, target_ND) / target_ND.square().mean()

@@ -1,0 +1,61 @@
+"""Where training starts from: the ImageNet weights of the networks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdcom.models.backbone import Backbone
+from sdcom.models.channel_order import sort_channels_by_importance
+from sdcom.models.composition import SDCOM
+from sdcom.models.mobilenet_v2 import SlimmableMobileNetV2
+from sdcom.models.pretrained import load_folded_mobilenet_v2, load_torchvision_weights
+from sdcom.preprocess import normalize
+from training.batches import ClipStore, evaluation_clip
+
+FOLDED_SUFFIX = ".npz"
+FOLDED_CLASSES = 1001  # ImageNet's, and a background class before them
+
+
+def start_from_imagenet(
+    networks: SDCOM, static_weights: Path, dynamic_weights: Path, frames_NCHW: Tensor, *, sort_channels: bool
+) -> None:
+    """Load ImageNet weights into both networks.
+
+    Args:
+        networks: both are overwritten, but for their classifiers.
+        static_weights: a torchvision-named file, or `.npz` of a folded MobileNetV2.
+        dynamic_weights: likewise.
+        frames_NCHW: normalised frames, to recover the batch norm of folded weights with.
+        sort_channels: order the dynamic MobileNetV2's channels by importance.
+    """
+    _load(networks.static, (1.0,), static_weights, frames_NCHW, sort_channels=False)
+    _load(networks.dynamic, networks.config.widths, dynamic_weights, frames_NCHW, sort_channels=sort_channels)
+
+
+def _load(
+    network: Backbone, widths: Sequence[float], path: Path, frames_NCHW: Tensor, *, sort_channels: bool
+) -> None:
+    if path.suffix != FOLDED_SUFFIX:
+        load_torchvision_weights(network, path)
+        return
+    if not isinstance(network, SlimmableMobileNetV2):
+        raise TypeError(f"{path} holds a MobileNetV2, which a {type(network).__name__} cannot load")
+    original = SlimmableMobileNetV2(widths, FOLDED_CLASSES, same_padding=True)
+    load_folded_mobilenet_v2(original, path, frames_NCHW)
+    if sort_channels:
+        sort_channels_by_importance(original)
+    state = {name: value for name, value in original.state_dict().items() if "classifier" not in name}
+    network.load_state_dict(state, strict=False)
+
+
+def calibration_frames(
+    store: ClipStore, networks: SDCOM, rng: np.random.Generator, count: int = 64
+) -> Tensor:
+    """Return one normalised frame [N, 3, crop, crop] each of `count` random training clips, on the CPU."""
+    clip = networks.config.clip
+    chosen = rng.permutation(len(store))[:count]
+    frames = [evaluation_clip(store.frames_NHWC[i], clip)[0] for i in chosen]
+    return normalize(torch.stack(frames).cpu(), clip)

@@ -1,0 +1,181 @@
+"""Recipes: everything that decides a training run, as frozen values built by plain functions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sdcom.config import ClipConfig, ModelConfig
+from training.batches import Augmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """An optimiser and its schedule.
+
+    Attributes:
+        optimizer: SGD has momentum 0.9; both decay weights.
+        learning_rate: the base rate.
+        weight_decay: L2 (SGD) or decoupled (AdamW).
+        epochs: passes over the training clips.
+        batch_size: videos a step.
+        warmup_epochs: linear, from a tenth of the base rate.
+        milestones: epochs at which the rate falls to a tenth; empty is a cosine to zero.
+        max_gradient_norm: larger gradients are scaled down to it.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-4
+    epochs: int = 100
+    batch_size: int = 32
+    warmup_epochs: int = 2
+    milestones: tuple[int, ...] = (40, 80)
+    max_gradient_norm: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class SupernetRecipe:
+    """Stage 1: the slimmable dynamic network.
+
+    Attributes:
+        optimization: of all its parameters.
+        num_frames: frames per video in this stage.
+        label_smoothing: at width 1.
+        ema_decay: of the teacher's parameters and buffers.
+        pseudo_width: train the one-channel network of width 0 too.
+        anchor_weight: of the distance of every width's features to those of the network that the stage
+            started from; 0 turns it off. Keeps pretrained features when labelled clips are few.
+        frozen_statistics: leave width 1's batch norm statistics as they were.
+        sort_channels: reorder channels by importance first, which changes nothing at width 1.
+        classifier_multiplier: of the learning rate of the classifier, which starts from nothing.
+    """
+
+    optimization: Optimization = Optimization()
+    num_frames: int = 16
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.997
+    pseudo_width: bool = True
+    anchor_weight: float = 0.0
+    frozen_statistics: bool = False
+    sort_channels: bool = False
+    classifier_multiplier: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecipe:
+    """Stage 2: static network, gate and fusion head, over the frozen dynamic network.
+
+    Attributes:
+        optimization: the base; each part has a multiplier of its learning rate.
+        static_multiplier: of the static network.
+        gate_multiplier: of the gate.
+        fusion_multiplier: of the fusion head.
+        efficiency_weight: of the cost of the widths chosen.
+        temperature: of the Gumbel-softmax.
+        frozen_statistics: leave the static network's batch norm statistics as they were.
+        diversity_weight: of the term that asks the supplement to say something else.
+        label_smoothing: of the cross entropies.
+    """
+
+    optimization: Optimization = Optimization(epochs=50, warmup_epochs=0, milestones=(20, 40))
+    static_multiplier: float = 0.5
+    gate_multiplier: float = 0.1
+    fusion_multiplier: float = 5.0
+    efficiency_weight: float = 0.7
+    temperature: float = 5.0
+    frozen_statistics: bool = False
+    diversity_weight: float = 1.0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run: the model, the data's augmentation, and the two stages.
+
+    Attributes:
+        name: of the model that comes out.
+        model: its networks.
+        augmentation: of training clips.
+        supernet: stage 1.
+        policy: stage 2.
+        validation_share: of the training groups, held out to calibrate on.
+        seed: of everything random.
+    """
+
+    name: str
+    model: ModelConfig
+    augmentation: Augmentation
+    supernet: SupernetRecipe
+    policy: PolicyRecipe
+    validation_share: float = 0.15
+    seed: int = 0
+
+
+def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
+    """MobileNetV2 twice: at 96 pixels as the static network, slimmable at 224 as the dynamic one.
+
+    For small data: both start from ImageNet weights and are trained gently.
+    """
+    model = ModelConfig(
+        clip=ClipConfig(num_frames=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        labels=tuple(labels),
+        static="mobilenet_v2",
+        static_resolution=96,
+        dynamic="mobilenet_v2",
+        same_padding=True,
+        gate_features=256,
+        gate_hidden=256,
+        fusion_features=512,
+        dropout=0.5,
+    )
+    gentle = Optimization(
+        optimizer="adamw", learning_rate=3e-4, weight_decay=0.05, epochs=30, warmup_epochs=2, milestones=()
+    )
+    return Recipe(
+        name="sdcom-jhmdb-mini",
+        model=model,
+        augmentation=Augmentation(flip=True, brightness=0.2, contrast=0.2, time_order_share=0.5),
+        supernet=SupernetRecipe(
+            optimization=gentle,
+            num_frames=4,
+            pseudo_width=False,
+            anchor_weight=1.0,
+            frozen_statistics=True,
+            sort_channels=True,
+            classifier_multiplier=10.0,
+        ),
+        policy=PolicyRecipe(
+            optimization=gentle,
+            static_multiplier=0.3,
+            gate_multiplier=1.0,
+            fusion_multiplier=3.0,
+            efficiency_weight=0.05,
+            diversity_weight=0.1,
+            frozen_statistics=True,
+            label_smoothing=0.1,
+        ),
+        seed=seed,
+    )
+
+
+def tiny(labels: Sequence[str], *, seed: int = 0) -> Recipe:
+    """Both stages in seconds on a processor: for tests and first steps, not for accuracy."""
+    model = ModelConfig(
+        clip=ClipConfig(num_frames=4, short_side=72, crop=64),
+        labels=tuple(labels),
+        static_resolution=32,
+        dynamic="resnet18",
+        gate_channels=16,
+        gate_features=64,
+        gate_hidden=64,
+        fusion_features=128,
+    )
+    quick = Optimization(learning_rate=0.02, epochs=4, batch_size=8, warmup_epochs=1, milestones=())
+    return Recipe(
+        name="tiny",
+        model=model,
+        augmentation=Augmentation(time_order_share=0.5),
+        supernet=SupernetRecipe(optimization=quick, num_frames=4),
+        policy=PolicyRecipe(optimization=quick),
+        seed=seed,
+    )

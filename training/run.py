@@ -1,0 +1,107 @@
+"""One training run, from clips to a model directory."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sdcom.checkpoint import ModelInfo, save_model
+from sdcom.models.composition import SDCOM
+from training.batches import ClipStore
+from training.calibration import calibrate, default_budget, gather_evidence
+from training.data import Clip, DataError, hold_out_groups
+from training.policy import train_policy
+from training.pretrain import calibration_frames, start_from_imagenet
+from training.recipes import Recipe
+from training.supernet import Report, train_supernet
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """ImageNet weights to start from, one file for each network."""
+
+    static_weights: Path
+    dynamic_weights: Path
+
+
+def train(
+    recipe: Recipe,
+    clips: Sequence[Clip],
+    directory: Path,
+    *,
+    version: str,
+    start: Start | None,
+    device: torch.device,
+    report: Report,
+    num_threads: int = 2,
+) -> ModelInfo:
+    """Train both stages, calibrate on held-out groups, and write the model directory.
+
+    Args:
+        recipe: decides everything but the data.
+        clips: training clips; a share of their groups is held out.
+        directory: of the model that comes out.
+        version: of that model.
+        start: ImageNet weights; None starts from random ones.
+        device: where to train.
+        report: told the losses of every epoch.
+        num_threads: for decoding.
+
+    Raises:
+        DataError: there are too few clips for one batch.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    kept, held_out = hold_out_groups(clips, recipe.validation_share, rng)
+    batch_size = max(stage.optimization.batch_size for stage in (recipe.supernet, recipe.policy))
+    if len(kept) < batch_size:
+        raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
+    short_side = recipe.model.clip.short_side
+    store = ClipStore(kept, short_side, num_threads=num_threads, device=device)
+    networks = SDCOM(recipe.model)
+    if start is not None:
+        frames_NCHW = calibration_frames(store, networks, rng)
+        sort_channels = recipe.supernet.sort_channels
+        start_from_imagenet(
+            networks, start.static_weights, start.dynamic_weights, frames_NCHW, sort_channels=sort_channels
+        )
+    networks.to(device, memory_format=torch.channels_last)
+    networks.dynamic = train_supernet(
+        networks.dynamic,
+        widths=recipe.model.widths,
+        store=store,
+        clip=recipe.model.clip,
+        augmentation=recipe.augmentation,
+        recipe=recipe.supernet,
+        rng=rng,
+        report=report,
+    )
+    train_policy(
+        networks,
+        store=store,
+        augmentation=recipe.augmentation,
+        recipe=recipe.policy,
+        rng=rng,
+        report=report,
+    )
+    validation = ClipStore(held_out or kept, short_side, num_threads=num_threads, device=device)
+    points = calibrate(networks, list(gather_evidence(networks, validation)))
+    info = ModelInfo(
+        name=recipe.name,
+        version=version,
+        config=recipe.model,
+        default_budget=default_budget(points),
+        calibration=points,
+        provenance={
+            "recipe": asdict(recipe) | {"model": None},  # the model is `config`
+            "num_training_clips": len(kept),
+            "num_calibration_clips": len(validation),
+            "imagenet_weights": [path.name for path in (start.static_weights, start.dynamic_weights)]
+            if start
+            else [],
+            "torch": torch.__version__,
+        },
+    )
+    return save_model(directory, info, networks, half=True)

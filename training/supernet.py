@@ -1,0 +1,159 @@
+"""Stage 1: the slimmable dynamic network, by the sandwich rule with in-place ensemble distillation.
+
+The network is a TSN here: a video's logits are the mean over its frames. Shapes: B videos, T frames,
+N = B * T frames, D features, L labels.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sdcom.config import ClipConfig
+from sdcom.models.slimmable import Backbone, batch_norms
+from training.batches import Augmentation, Batch, ClipStore, training_batches
+from training.losses import feature_distance, soft_cross_entropy
+from training.optimize import build_optimizer, build_schedule, update
+from training.recipes import SupernetRecipe
+
+Report = Callable[[str, int, dict[str, float]], None]
+"""Told the stage, the epoch and its mean losses."""
+
+
+class _View(NamedTuple):
+    features_ND: Tensor
+    logits_BL: Tensor
+
+
+def train_supernet(
+    backbone: Backbone,
+    *,
+    widths: Sequence[float],
+    store: ClipStore,
+    clip: ClipConfig,
+    augmentation: Augmentation,
+    recipe: SupernetRecipe,
+    rng: np.random.Generator,
+    report: Report,
+) -> Backbone:
+    """Train a network at all its widths; return its moving average, statistics recalibrated.
+
+    Args:
+        backbone: on the store's device; trained in place.
+        widths: W, ascending from 0 to 1.
+        store: training clips.
+        clip: the model's clip; this stage sees `recipe.num_frames` of it.
+        augmentation: of the clips.
+        recipe: this stage's.
+        rng: draws batches.
+        report: told every epoch's losses.
+    """
+    clip = clip.model_copy(update={"num_frames": recipe.num_frames})
+    options = recipe.optimization
+    classifier = {backbone.classifier_name + suffix for suffix in (".weight", ".bias")}
+    named = list(backbone.named_parameters())
+    optimizer = build_optimizer(
+        [
+            ([parameter for name, parameter in named if name not in classifier], 1.0),
+            ([parameter for name, parameter in named if name in classifier], recipe.classifier_multiplier),
+        ],
+        options,
+    )
+    schedule = build_schedule(optimizer, options, max(len(store) // options.batch_size, 1))
+    average = AveragedModel(
+        backbone, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
+    ).eval()
+    anchor = copy.deepcopy(backbone).eval() if recipe.anchor_weight > 0 else None
+    trio = _Networks(backbone, cast("Backbone", average.module), anchor)
+    for epoch in range(options.epochs):
+        losses: list[Tensor] = []
+        for batch in training_batches(store, clip, augmentation, options.batch_size, rng):
+            losses.append(_sandwich(trio, batch, widths, recipe))
+            update(optimizer, schedule, options.max_gradient_norm)
+            average.update_parameters(backbone)
+        report("supernet", epoch, {"loss": float(torch.stack(losses).mean())})
+    trained = trio.teacher
+    batches = training_batches(store, clip, augmentation, options.batch_size, rng)
+    narrow = [width for width in widths if 0 < width < 1 or (width == 1 and not recipe.frozen_statistics)]
+    recalibrate_statistics(trained, narrow, [batch.frames_BTCHW.flatten(0, 1) for batch in batches])
+    return trained.eval()
+
+
+class _Networks(NamedTuple):
+    student: Backbone
+    teacher: Backbone
+    anchor: Backbone | None
+
+
+def _sandwich(networks: _Networks, batch: Batch, widths: Sequence[float], recipe: SupernetRecipe) -> Tensor:
+    """Add up every width's gradients on one batch, wide to narrow; return the sum of the losses."""
+    positive = [width for width in reversed(widths) if width > 0]
+    taught_BL = {width: _teacher_probabilities(networks.teacher, batch, width) for width in positive[:-1]}
+    with torch.no_grad(), _mixed_precision(batch):
+        anchored = _view(networks.anchor, batch, 1.0) if networks.anchor is not None else None
+    total = torch.zeros((), device=batch.labels_B.device)
+    for width in [*positive, 0.0] if recipe.pseudo_width else positive:
+        networks.student.train(not (width == 1 and recipe.frozen_statistics))
+        with _mixed_precision(batch):
+            view = _view(networks.student, batch, width)
+            loss = _width_loss(
+                view.logits_BL.float(), batch.labels_B, width, taught_BL, recipe.label_smoothing
+            )
+            if anchored is not None:
+                loss = loss + recipe.anchor_weight * feature_distance(view.features_ND, anchored.features_ND)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _width_loss(
+    logits_BL: Tensor, labels_B: Tensor, width: float, taught_BL: dict[float, Tensor], label_smoothing: float
+) -> Tensor:
+    """Return a width's loss; `taught_BL` holds the teacher's probabilities at all but the narrowest width."""
+    if width == 1:
+        return functional.cross_entropy(logits_BL, labels_B, label_smoothing=label_smoothing)
+    if width == 0:
+        return functional.cross_entropy(logits_BL, labels_B)
+    if width in taught_BL:
+        return soft_cross_entropy(logits_BL, taught_BL[1.0])
+    return soft_cross_entropy(logits_BL, torch.stack(list(taught_BL.values())).mean(dim=0))
+
+
+@torch.no_grad()
+def _teacher_probabilities(teacher: Backbone, batch: Batch, width: float) -> Tensor:
+    with _mixed_precision(batch):
+        return _view(teacher, batch, width).logits_BL.float().softmax(dim=-1)
+
+
+def _view(network: Backbone, batch: Batch, width: float) -> _View:
+    num_videos = len(batch.labels_B)
+    features_ND = network.pool(network.feature_map(batch.frames_BTCHW.flatten(0, 1), width))
+    return _View(features_ND, network.classify(features_ND).unflatten(0, (num_videos, -1)).mean(dim=1))
+
+
+def _mixed_precision(batch: Batch) -> torch.autocast:
+    device = batch.labels_B.device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+
+
+@torch.no_grad()
+def recalibrate_statistics(
+    backbone: Backbone, widths: Sequence[float], batches_NCHW: Sequence[Tensor]
+) -> None:
+    """Set the batch norm statistics of each width to their plain average over the batches."""
+    norms = batch_norms(backbone)
+    momenta = [norm.momentum for norm in norms]
+    backbone.train()
+    for width in widths:
+        for count, frames_NCHW in enumerate(batches_NCHW, start=1):
+            for norm in norms:
+                norm.momentum = 1 / count
+            backbone.feature_map(frames_NCHW, width)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    backbone.eval()
