@@ -50,8 +50,7 @@ class RecognitionService(pb_grpc.RecognitionServicer):
             upload = spooled(_chunks(context), self._engine.settings.max_video_bytes)
             # A client that leaves has this very call cancelled.
             answer = await self._engine.answer(call, parameters, upload, gone=asyncio.Event().wait)
-            return ParseDict(answer, pb.RecognizeResponse())
-        raise AssertionError("the call's errors end in an abort")
+        return ParseDict(answer, pb.RecognizeResponse())
 
     async def StreamFrames(self, request_iterator: object, context: Context) -> None:  # noqa: ARG002, N802 - the generated base names it
         """Recognise a live stream, one answer a frame."""
@@ -60,8 +59,8 @@ class RecognitionService(pb_grpc.RecognitionServicer):
             parameters = _stream_parameters(await self._next(context, idle_s))
             with self._streams.open(parameters) as stream:
                 while (message := await self._next(context, idle_s)) is not None:
-                    await context.write(await _stream_answer(call, stream, message))
-                call.facts |= {"frames": stream.num_frames, "gmacs": stream.ledger.total_macs / 1e9}
+                    await _write(context, await _stream_answer(call, stream, message), idle_s)
+                    call.facts |= {"frames": stream.num_frames, "gmacs": stream.ledger.total_macs / 1e9}
 
     @asynccontextmanager
     async def _call(self, context: Context, method: str) -> AsyncIterator[Call]:
@@ -93,15 +92,22 @@ class RecognitionService(pb_grpc.RecognitionServicer):
         closing = asyncio.ensure_future(self._engine.admission.closed.wait())
         try:
             await asyncio.wait({reading, closing}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if closing.done():
+                raise draining_error()
             if reading.done():
                 message = reading.result()
                 return None if message is EOF else message
-            if closing.done():
-                raise draining_error()
             raise DeadlineExceededError(f"no message came for {limit_s:g} s; the call is ended")
         finally:
             reading.cancel()
             closing.cancel()
+
+
+async def _write(context: Context, message: pb.StreamFramesResponse, limit_s: float) -> None:
+    try:
+        await asyncio.wait_for(context.write(message), limit_s)
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"no answer was read for {limit_s:g} s; the call is ended") from error
 
 
 async def _chunks(context: Context) -> AsyncIterator[bytes]:

@@ -42,10 +42,10 @@ class Service:
 
 
 @pytest.fixture
-async def service(tiny_model_dir: Path) -> AsyncIterator[Service]:
+async def service(tiny_model_dir: Path, wall_clock_s: float) -> AsyncIterator[Service]:
     model = load_model(tiny_model_dir)
     metrics = Metrics(CollectorRegistry())
-    limits = DecodeLimits(wall_clock_s=3.0, cpu_s=1.0, memory_bytes=1 << 30)
+    limits = DecodeLimits(wall_clock_s=wall_clock_s, cpu_s=1.0, memory_bytes=1 << 30)
     pool = DecoderPool(
         model.info.config.clip,
         limits,
@@ -63,7 +63,8 @@ async def service(tiny_model_dir: Path) -> AsyncIterator[Service]:
 
 
 @pytest.mark.parametrize(
-    ("word", "reason"), [(b"SPIN", "cpu"), (b"SLEEP", "timeout"), (b"SEGFAULT", "crash"), (b"EAT", "memory")]
+    ("word", "reason", "wall_clock_s"),
+    [(b"SPIN", "cpu", 20), (b"SLEEP", "timeout", 2), (b"SEGFAULT", "crash", 20), (b"EAT", "memory", 20)],
 )
 async def test_a_misbehaving_decoder_costs_only_its_own_request(
     service: Service, word: bytes, reason: str
