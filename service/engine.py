@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from numpy import uint8
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sdcom.checkpoint import ModelInfo
 from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import Budget, Recognition, StreamPrediction
-from service.admission import Admission
+from service.admission import Admission, draining_error
 from service.calls import Call
 from service.errors import ClientGoneError
 from service.metrics import Metrics
@@ -85,6 +85,8 @@ class Engine:
         # One thread more than decoders: while all of them decode, another video can run the networks.
         self.admission = Admission(settings.num_decode_workers + 1, settings.queue_size)
         self._warm = False
+        self._limits: set[asyncio.Timeout] = set()
+        self._cut_short = False
         metrics.model_loaded(self.info.full_name, self.info.config.widths)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
@@ -119,17 +121,34 @@ class Engine:
         limit_s, limit_name = self._time_limit(parameters)
         deadline = call.arrived + limit_s
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                with self.admission.admitted():
+            async with asyncio.timeout(deadline - time.monotonic()) as limit:
+                with self.admission.admitted(), self._ended_by_cut(limit):
                     async with upload as file:
                         uploaded = time.monotonic()
                         work = self.admission.run(lambda: self._work(call, file, parameters, deadline))
                         recognition, queue_s = await _unless_gone(work, gone)
         except TimeoutError as error:
+            if self._cut_short:
+                raise draining_error() from error
             raise DeadlineExceededError(
                 f"the answer was not ready within {limit_s * 1e3:.0f} ms ({limit_name})"
             ) from error
         return self._written(call, parameters, recognition, upload_s=uploaded - call.arrived, queue_s=queue_s)
+
+    @contextmanager
+    def _ended_by_cut(self, limit: asyncio.Timeout) -> Iterator[None]:
+        self._limits.add(limit)
+        try:
+            yield
+        finally:
+            self._limits.discard(limit)
+
+    def cut_short(self) -> None:
+        """End what is in flight now, with the answer that the service is shutting down."""
+        self._cut_short = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     def _time_limit(self, parameters: RecognizeParameters) -> tuple[float, str]:
         service_s = self.settings.request_timeout_s

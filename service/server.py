@@ -190,6 +190,8 @@ class Server:
         self._call_log.logger.info("draining", in_flight=self._engine.admission.num_admitted)
         if not await self._engine.admission.emptied(self._settings.drain_seconds):
             self._call_log.logger.warning("drain_cut_short", in_flight=self._engine.admission.num_admitted)
+            self._engine.cut_short()
+            await self._engine.admission.emptied(LAST_WORDS_S)
 
     async def _report(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for name in ("", SERVICE_NAME):

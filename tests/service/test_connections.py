@@ -20,14 +20,18 @@ HEAD = (
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(decode_workers=1, queue_size=2, request_timeout_s=0.5, http_port=0, grpc_port=0)
+    return Settings(decode_workers=1, queue_size=2, request_timeout_s=0.5, drain_seconds=0.1, grpc_port=0)
 
 
 @pytest.fixture
-async def port(engine: Engine, call_log: CallLog) -> AsyncIterator[int]:
+async def server(engine: Engine, call_log: CallLog) -> Server:
+    return Server(engine, call_log)
+
+
+@pytest.fixture
+async def port(server: Server) -> AsyncIterator[int]:
     listener = listen("127.0.0.1", 0)
     number: int = listener.getsockname()[1]
-    server = Server(engine, call_log)
     running = asyncio.create_task(server.run(listener))
     yield number
     server.stop()
@@ -80,3 +84,20 @@ async def test_an_upload_that_stalls_before_its_first_byte_gets_a_408(port: int)
     reader, writer = await sent(port, "staller", b"")
     assert (await reader.readline()).startswith(b"HTTP/1.1 408")
     writer.close()
+
+
+async def test_what_the_drain_cannot_wait_for_is_told_so(
+    port: int, server: Server, recognizer: FakeRecognizer
+) -> None:
+    recognizer.gate.clear()
+    connections = [await sent(port, f"late{number}", b"late") for number in range(2)]
+    connections.append(await sent(port, "uploading", b"la"))
+    for _ in range(2):
+        await asyncio.to_thread(recognizer.started.acquire)
+    server.stop()
+    for reader, writer in connections:
+        answer = (await reader.read()).decode()
+        assert answer.startswith("HTTP/1.1 503")
+        assert "shutting down" in answer
+        writer.close()
+    recognizer.gate.set()

@@ -18,6 +18,7 @@ from sdcom.errors import (
     VideoRejectedError,
 )
 from service.errors import (
+    CLIENT_CLOSED_REQUEST,
     PROBLEMS,
     UNEXPECTED,
     decode_failure_reason,
@@ -25,6 +26,7 @@ from service.errors import (
     problem_kind,
     retry_after_s,
 )
+from tests.conftest import REPOSITORY
 
 NEVER_A_REQUESTS_FAULT = {SdcomError, VideoRejectedError, ModelDirectoryError, SettingsError}
 ERRORS = [
@@ -65,6 +67,13 @@ def test_a_status_and_its_code_mean_the_same(status: int, code: grpc.StatusCode)
     kinds = [kind for kind in [*PROBLEMS.values(), UNEXPECTED] if kind.status == status]
     assert kinds
     assert all(kind.code is code for kind in kinds)
+
+
+def test_every_row_is_documented() -> None:
+    page = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    for kind in {*PROBLEMS.values(), UNEXPECTED}:
+        if kind.status != CLIENT_CLOSED_REQUEST:
+            assert f"| `{kind.name}` | {kind.status} | {kind.code.name} |" in page
 
 
 def test_subclasses_share_their_parents_row() -> None:

@@ -6,6 +6,9 @@ from pydantic import ValidationError
 from sdcom.errors import SettingsError
 from sdcom.video import DecodeLimits
 from service.settings import PREFIX, Settings, load_settings
+from tests.conftest import REPOSITORY
+
+API_PAGE = REPOSITORY / "docs" / "api.md"
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,5 +73,7 @@ def test_a_short_decode_timeout_leaves_less_cpu_than_wall_clock() -> None:
 
 def test_every_setting_is_documented() -> None:
     described = Settings.__doc__ or ""
+    page = API_PAGE.read_text(encoding="utf-8")
     for name in Settings.model_fields:
         assert f"        {name}: " in described
+        assert f"`{PREFIX}{name.upper()}`" in page
