@@ -61,6 +61,12 @@ class Orientation:
             return cls(transpose=False, flip_x=a < 0, flip_y=d < 0)
         return cls(transpose=True, flip_x=c < 0, flip_y=b < 0)
 
+    @classmethod
+    def from_rotation(cls, degrees: int) -> "Orientation":
+        """Return the nearest orientation to a turn counter-clockwise."""
+        quarter = round(degrees / 90) % 4
+        return cls(transpose=quarter % 2 == 1, flip_x=quarter in {2, 3}, flip_y=quarter in {1, 2})
+
     @property
     def is_upright(self) -> bool:
         """True if stored frames already stand upright."""

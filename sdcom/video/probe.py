@@ -109,6 +109,8 @@ def open_video(
             kinds = ", ".join(sorted({stream.type for stream in opened.streams})) or "none"
             raise UndecodableVideoError(f"there is no video stream in the file (streams: {kinds})")
         stream = opened.streams.video[0]
+        if stream.codec_context is None:  # PyAV's types do not say that it can be
+            raise UndecodableVideoError("the video stream's codec is unknown, or has no decoder here")
         _check_header(opened, stream, limits)
         # Dimensions can grow inside the stream; the decoder itself must refuse that.
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
@@ -200,7 +202,10 @@ def packet_time(packet: av.Packet[VideoStream], container: str) -> int | None:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return how this frame is turned upright."""
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
+    try:
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
+    except ValueError:  # the frame has side data of a kind newer than PyAV, such as a photo's EXIF
+        return Orientation.from_rotation(frame.rotation)
     if matrix is None:
         return Orientation()
     return Orientation.from_display_matrix(bytes(cast("SideData", matrix)))

@@ -40,7 +40,6 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "sdcom.video.worker")
 """Without the working directory on its path."""
 
 _START_TIMEOUT_S = 60.0
-_SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class WorkerStartError(SdcomError):
@@ -251,7 +250,7 @@ class WorkerProcess:
 def _map_frames(fd: int, shape: tuple[int, int, int, int]) -> UInt8Array:
     """Return the memory file as an array; its size is sealed, so that no worker can make reading fatal."""
     os.ftruncate(fd, math.prod(shape))
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return np.frombuffer(mmap.mmap(fd, math.prod(shape)), dtype=np.uint8).reshape(shape)
 
 

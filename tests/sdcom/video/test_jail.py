@@ -90,9 +90,7 @@ def with_external_media(video: bytes, url: bytes) -> bytes:
 def polyglots(port: int, other: Path) -> dict[str, bytes]:
     """Files whose first bytes are accepted and whose rest is, or names, something else."""
     url = b"http://127.0.0.1:%d/a.ts" % port
-    hls = (
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n" + url + b"\n" + bytes(other) + b"\n#EXT-X-ENDLIST\n"
-    )
+    hls = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n%b\n%b\n" % (url, bytes(other))
     video = encode(num_frames=4)
     return {
         "free box then playlist": struct.pack(">I4s", 8, b"free") + hls,
