@@ -1,13 +1,17 @@
 """Fixtures that every test package shares."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo, save_model
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.models.composition import SDCOM
+from sdcom.models.slimmable import SlimmableBatchNorm2d
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,6 +27,15 @@ TINY_CONFIG = ModelConfig(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Leave the other cores to the other tests: the networks here are too small to share."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real clips and torture files beside the checkout."""
@@ -34,20 +47,48 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory of real networks with seeded random weights, small enough for milliseconds a video."""
+    """A model directory of real networks with seeded random weights: milliseconds a video."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(0)
-    networks = SDCOM(TINY_CONFIG).eval()
-    with torch.no_grad():
-        networks.gate.choice.weight *= 40  # so that different frames get different widths
     info = ModelInfo(
         name="tiny",
         version="0",
         config=TINY_CONFIG,
         calibration=(
-            CalibrationPoint(lam=0, gmacs=0.02, share=0.9, top1=0.5, width_shares=(0.2,) * 5),
-            CalibrationPoint(lam=8, gmacs=0.01, share=0.4, top1=0.4, width_shares=(1, 0, 0, 0, 0)),
+            CalibrationPoint(lam=0, gmacs=0.07, share=0.72, top1=0.5, width_shares=(0.2,) * 5),
+            CalibrationPoint(lam=2, gmacs=0.05, share=0.52, top1=0.4, width_shares=(0.5, 0.5, 0, 0, 0)),
+            CalibrationPoint(lam=50, gmacs=0.025, share=0.26, top1=0.3, width_shares=(1, 0, 0, 0, 0)),
         ),
     )
-    save_model(directory, info, networks)
+    save_model(directory, info, lively_networks(TINY_CONFIG))
     return directory
+
+
+def lively_networks(config: ModelConfig) -> SDCOM:
+    """Return random networks, seeded, whose answers and widths depend on every frame.
+
+    Random weights alone lose the signal over fifty layers (features of 1e-10), and then everything agrees
+    with everything. So each batch norm gets the statistics of what it sees, and the gate speaks up.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        networks = SDCOM(config).train()
+        frames_NCHW = functional.interpolate(torch.randn(48, 3, 4, 4), config.clip.crop, mode="bilinear")
+        frames_NCHW += 0.3 * torch.randn_like(frames_NCHW)
+        for module in networks.modules():
+            if isinstance(module, SlimmableBatchNorm2d | nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = 1.0
+        view = networks.look(frames_NCHW)
+        filled_KND = [networks.fill(frames_NCHW, width) for width in config.widths]
+        networks.fusion.project(view.features_ND, filled_KND[-1])
+        _tune_gate(networks, view.map_NCHW)
+    return networks.eval()
+
+
+def _tune_gate(networks: SDCOM, map_NCHW: Tensor) -> None:
+    """Scale and shift the choices so that all widths are taken about equally often."""
+    gate = networks.gate
+    embeddings_BTD = gate.embed(map_NCHW).unflatten(0, (-1, networks.config.clip.num_frames))
+    logits_BTK, _ = gate.decide(embeddings_BTD)
+    scale_K = 2 / logits_BTK.std(dim=(0, 1))
+    gate.choice.weight.mul_(scale_K[:, None])
+    gate.choice.bias.sub_(logits_BTK.mean(dim=(0, 1))).mul_(scale_K)
