@@ -175,6 +175,8 @@ def demux(opened: InputContainer, stream: VideoStream) -> Iterator[av.Packet[Vid
         for packet in opened.demux(stream):
             if packet.size:
                 yield packet
+    except IndexError:  # PyAV stumbles at the end of a file in which streams appeared on the way
+        return
     except av.error.FFmpegError as exc:
         if isinstance(exc, MemoryError):
             raise

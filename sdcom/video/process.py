@@ -169,8 +169,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Kill the process and everything that it may have started, and free what it held."""
         self.kill()
-        if self._process.returncode is None:
-            self._collect()
+        self._process.wait()
         self._socket.close()
         self._stderr.close()
         self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)  # the last use of the map, which closes with it
@@ -198,24 +197,13 @@ class WorkerProcess:
         return "the decoder crashed on this file; it is damaged or malformed: encode it again"
 
     def _cause_of_death(self) -> str:
-        """Collect the dead process and say what it died of."""
-        peak_bytes = self._collect()
-        died_of = -(self._process.returncode or 0)
+        """Wait for the dead process and say what it died of."""
+        died_of = -self._process.wait()
         if died_of == signal.SIGXCPU:
             return "cpu"
-        if died_of == signal.SIGKILL or peak_bytes > 0.8 * self._limits.memory_bytes:
-            return "memory"  # the kernel killed it, not this pool, or hardly any was left
+        if died_of == signal.SIGKILL:  # not by this pool, so by the kernel, for memory
+            return "memory"
         return "crash"
-
-    def _collect(self) -> int:
-        """Wait for the process to end and return its peak resident memory in bytes."""
-        try:
-            _, status, usage = os.wait4(self._process.pid, 0)
-        except ChildProcessError:  # somebody else's handler of SIGCHLD was faster
-            self._process.returncode = 1
-            return 0
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        return usage.ru_maxrss * 1024
 
     def _renew_cpu_limit(self) -> None:
         with suppress(ProcessLookupError, FileNotFoundError):
