@@ -99,7 +99,7 @@ class Model(NamedTuple):
 
 
 def save_model(directory: Path, info: ModelInfo, networks: SDCOM, *, half: bool = False) -> ModelInfo:
-    """Write a model directory, weights first, each file put in place at once; return the record written.
+    """Write a model directory, both files whole before either takes its place; return the record written.
 
     Args:
         directory: made if absent.
@@ -110,21 +110,27 @@ def save_model(directory: Path, info: ModelInfo, networks: SDCOM, *, half: bool 
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: _stored(tensor, half=half) for name, tensor in networks.state_dict().items()}
-    partial = directory / f".{WEIGHTS_FILE}.partial"
-    save_file(tensors, partial)
-    record = FileRecord(size_bytes=partial.stat().st_size, sha256=_sha256(partial))
+    weights = directory / f".{WEIGHTS_FILE}.partial"
+    save_file(tensors, weights)
+    record = FileRecord(size_bytes=weights.stat().st_size, sha256=_sha256(weights))
     info = info.model_copy(update={"files": {WEIGHTS_FILE: record}})
-    partial.replace(directory / WEIGHTS_FILE)
-    write_info(directory, info)
+    document = _write_document(directory, info)
+    weights.replace(directory / WEIGHTS_FILE)
+    document.replace(directory / INFO_FILE)
     return info
 
 
 def write_info(directory: Path, info: ModelInfo) -> None:
     """Replace the directory's `model.json` at once, with the MACs of every part beside the record."""
+    _write_document(directory, info).replace(directory / INFO_FILE)
+
+
+def _write_document(directory: Path, info: ModelInfo) -> Path:
+    """Write the record beside its place; return where."""
     document = {**info.model_dump(mode="json"), "macs": info.macs.to_dict()}
     partial = directory / f".{INFO_FILE}.partial"
     partial.write_text(json.dumps(document, indent=1) + "\n")
-    partial.replace(directory / INFO_FILE)
+    return partial
 
 
 def load_info(directory: Path) -> ModelInfo:
@@ -140,7 +146,7 @@ def load_info(directory: Path) -> ModelInfo:
         raise ModelDirectoryError(
             f"{directory} is not a model directory: {path.name} is missing (`sdcom train` writes one)"
         ) from exc
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ModelDirectoryError(f"{path} cannot be read as JSON: {exc}") from exc
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
@@ -181,7 +187,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> Model:
             f"{directory / WEIGHTS_FILE} does not fit {INFO_FILE}: {shown} ({len(problems)} in all)"
         )
     networks.load_state_dict(tensors)
-    networks.to(device, memory_format=torch.channels_last)
+    networks.to(device).to(memory_format=torch.channels_last)
     return Model(info, networks.eval().requires_grad_(requires_grad=False))
 
 
