@@ -1,6 +1,7 @@
 """Who may come in, who waits, and who has his turn: bounded, first come first served, and closable."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +25,23 @@ class Admission:
     Args:
         num_threads: videos worked on at once.
         queue_size: requests that may be uploading or waiting beyond those.
+        max_wait_s: who would wait longer for a turn is refused at once, not after having waited in vain.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, num_threads: int, queue_size: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        num_threads: int,
+        queue_size: int,
+        *,
+        max_wait_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="recognize")
         self._turns = asyncio.Semaphore(num_threads)
         self._num_threads = num_threads
         self._capacity = num_threads + queue_size
+        self._max_wait_s = max_wait_s
         self._clock = clock
         self._service_s = FIRST_GUESS_S
         self._empty = asyncio.Event()
@@ -46,7 +54,7 @@ class Admission:
         """Hold one place in the house.
 
         Raises:
-            OverloadedError: every place is taken, or the house is closed.
+            OverloadedError: every place is taken, the wait would be too long, or the house is closed.
         """
         self._refuse_if_full()
         self.num_admitted += 1
@@ -61,11 +69,12 @@ class Admission:
     def _refuse_if_full(self) -> None:
         if self.closed.is_set():
             raise draining_error()
-        if self.num_admitted >= self._capacity:
-            wait_s = self._service_s * self.num_admitted / self._num_threads
+        num_before = max(0, self.num_admitted - self._num_threads + 1)
+        wait_s = num_before * self._service_s / self._num_threads
+        if self.num_admitted >= self._capacity or wait_s > self._max_wait_s:
             raise OverloadedError(
-                f"{self.num_admitted} requests are being served or wait, which is all there is room for "
-                f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
+                f"{self.num_admitted} requests are being served or wait, all that there is room for "
+                f"(SDCOM_QUEUE_SIZE, SDCOM_REQUEST_TIMEOUT_S); try again in about {wait_s:.0f} s",
                 wait_s,
             )
 

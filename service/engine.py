@@ -83,7 +83,9 @@ class Engine:
         self.metrics = metrics
         self.info = recognizer.model.info
         # One thread more than decoders: while all of them decode, another video can run the networks.
-        self.admission = Admission(settings.num_decode_workers + 1, settings.queue_size)
+        self.admission = Admission(
+            settings.num_decode_workers + 1, settings.queue_size, max_wait_s=settings.request_timeout_s
+        )
         self._warm = False
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False

@@ -68,6 +68,20 @@ async def test_the_time_to_come_back_follows_the_service_time() -> None:
     admission.join()
 
 
+async def test_a_wait_in_vain_is_refused_at_once() -> None:
+    seconds = iter(range(0, 1000, 10))
+    admission = Admission(num_threads=1, queue_size=99, max_wait_s=25, clock=lambda: float(next(seconds)))
+    for _ in range(30):
+        await admission.run(returning("slow"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):  # the third waits for two of ten seconds each
+            stack.enter_context(admission.admitted())
+        with pytest.raises(OverloadedError) as caught, admission.admitted():
+            pass
+    assert caught.value.retry_after_s == pytest.approx(30, rel=0.1)
+    admission.join()
+
+
 async def test_work_given_up_while_waiting_never_begins(admission: Admission) -> None:
     opened = threading.Event()
     busy = asyncio.create_task(admission.run(lambda: opened.wait))
