@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sdcom.recognizer import Recognizer
 from service.demo import ServerProcess
 from service.pb import recognition_pb2 as pb
 from service.pb import recognition_pb2_grpc as pb_grpc
+from tests.sdcom.video.test_limits import audio_only, flat_video, patched
 from tests.sdcom.video.videos import encode, paint
 
 VIDEO = {"Content-Type": "video/mp4"}
@@ -200,12 +201,24 @@ def test_a_damaged_video_is_a_clear_problem_and_the_next_one_is_served(
     recognised(server, video)
 
 
-def test_tiny_frames_are_refused_by_their_size(server: ServerProcess) -> None:
-    status, problem = server.request(
-        "POST", "/recognize", encode("mpeg4", "avi", num_frames=3, size=(2, 2)), VIDEO
-    )
+@pytest.mark.parametrize(
+    ("make", "problem", "words"),
+    [
+        (lambda: flat_video("rawvideo", "avi", 1, 1), "video-limit", "1x1"),
+        (lambda: flat_video("ffv1", "matroska", 8192, 8192, "gray"), "video-limit", "8192x8192"),
+        (lambda: patched(encode(num_frames=9), b"stts", 16, bytes([127])), "video-limit", "limit is 14400 s"),
+        (audio_only, "undecodable-video", "audio"),
+        (lambda: patched(encode(num_frames=9), b"stsz", 12, bytes(4)), "undecodable-video", ""),
+    ],
+    ids=["1x1", "8192x8192", "100 hours and more", "audio only", "zero frames"],
+)
+def test_a_video_that_cannot_be_served_is_a_clear_problem(
+    server: ServerProcess, make: Callable[[], bytes], problem: str, words: str
+) -> None:
+    status, answer = server.request("POST", "/recognize", make(), VIDEO)
     assert status == 422
-    assert "2x2" in problem["detail"].replace(" ", "")
+    assert answer["type"] == f"urn:sdcom:problem:{problem}"
+    assert words in answer["detail"]
 
 
 def test_too_large_a_body_is_refused_before_it_is_read(server: ServerProcess) -> None:
