@@ -129,7 +129,9 @@ def _limit_resources(memory_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        _, hard = resource.getrlimit(kind)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
 
 
 def seccomp_program(machine: str, own_pid: int) -> Sequence[bytes]:

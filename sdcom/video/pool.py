@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, TypeVar
 
-from sdcom.errors import DeadlineExceededError, DecoderKilledError, OverloadedError, UndecodableVideoError
+from sdcom.errors import (
+    DeadlineExceededError,
+    DecoderKilledError,
+    InvalidParameterError,
+    OverloadedError,
+    UndecodableVideoError,
+)
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, Request
 from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
@@ -68,6 +74,7 @@ class DecoderPool:
         worker_command: what a worker runs, less its last argument, its settings.
 
     Raises:
+        InvalidParameterError: there is to be no worker.
         WorkerStartError: no worker can be started, or the kernel refuses to jail it; the message says why.
     """
 
@@ -80,6 +87,8 @@ class DecoderPool:
         on_restart: Callable[[str], None] | None = None,
         worker_command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
+        if num_workers < 1:
+            raise InvalidParameterError(f"a decoder pool needs at least 1 worker, got {num_workers}")
         self._clip = clip
         self._limits = limits or DecodeLimits()
         self._on_restart = on_restart or (lambda _: None)
@@ -188,16 +197,20 @@ class DecoderPool:
     def _take(self, deadline: float | None) -> WorkerProcess:
         with self._changed:
             timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            self._changed.wait_for(lambda: self._idle or self._failure or self._closed, timeout)
+            self._changed.wait_for(lambda: self._idle or self._closed or self._is_hopeless(), timeout)
             if self._closed:
                 raise _shutting_down()
             if self._idle:
                 worker = self._idle.popleft()
                 self._busy.add(worker)
                 return worker
-            if self._failure:
+            if self._is_hopeless():
                 raise OverloadedError(str(self._failure), retry_after_s=_RESTART_PAUSE_S)
         raise DeadlineExceededError("the deadline passed before a decoder was free")
+
+    def _is_hopeless(self) -> bool:
+        """True while no worker can be started and none is at work that could become free."""
+        return self._failure is not None and not self._busy
 
     def _give_back(self, worker: WorkerProcess) -> None:
         """Return a fit worker to the others, or have another started in its place."""
@@ -230,27 +243,39 @@ class DecoderPool:
                 if self._closed:
                     return
                 num_starting, self._num_missing = self._num_missing, 0
-            starting = [WorkerProcess(self._command, self._clip, self._limits) for _ in range(num_starting)]
+            starting = [self._launch() for _ in range(num_starting)]  # all at once, then waited for in turn
             for worker in starting:
-                self._admit(worker)
+                if worker is not None:
+                    self._admit(worker)
             with self._changed:
                 if self._failure:
                     self._changed.wait_for(lambda: self._closed, _RESTART_PAUSE_S)
 
+    def _launch(self) -> WorkerProcess | None:
+        try:
+            return WorkerProcess(self._command, self._clip, self._limits)
+        except OSError as exc:
+            self._note_failure(WorkerStartError(f"a decode worker cannot be started: {exc}"))
+            return None
+
     def _admit(self, worker: WorkerProcess) -> None:
-        failure: WorkerStartError | None = None
         try:
             worker.wait_until_ready()
         except WorkerStartError as exc:
-            failure = exc
+            self._note_failure(exc)
+            return
         with self._changed:
-            self._failure = failure
-            if failure:
-                self._num_missing += 1
-            elif self._closed:
+            self._failure = None
+            if self._closed:
                 worker.close()
             else:
                 self._idle.append(worker)
+            self._changed.notify_all()
+
+    def _note_failure(self, failure: WorkerStartError) -> None:
+        with self._changed:
+            self._failure = failure
+            self._num_missing += 1
             self._changed.notify_all()
 
 

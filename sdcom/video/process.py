@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 WORKER_COMMAND = (sys.executable, "-P", "-m", "sdcom.video.worker")
 """Without the working directory on its path."""
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S, _LAST_WORDS_TIMEOUT_S = 30.0, 1.0
 
 
 class WorkerStartError(SdcomError):
@@ -89,6 +89,10 @@ class WorkerProcess:
                 cwd="/",
                 env=_environment(),
             )
+        except OSError:
+            self._socket.close()
+            self._stderr.close()
+            raise
         finally:
             theirs.close()
             os.close(frames_fd)
@@ -104,6 +108,8 @@ class WorkerProcess:
             if self._socket.recv(MAX_MESSAGE_BYTES) == READY:
                 self._resident_at_start = self._resident_bytes()
                 return
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_TIMEOUT_S)
         words = self._last_words()
         self.close()
         raise WorkerStartError(f"a decode worker did not start: {words}")
@@ -208,8 +214,10 @@ class WorkerProcess:
     def _renew_cpu_limit(self) -> None:
         with suppress(ProcessLookupError, FileNotFoundError):
             used_s = self._stat_ticks() / os.sysconf("SC_CLK_TCK")
+            _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
             soft = math.ceil(used_s + self._limits.cpu_s)
-            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+            soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft, hard))
 
     def _stat_ticks(self) -> int:
         """Return the processor time that the process has used, in clock ticks (proc(5), utime and stime)."""

@@ -18,6 +18,7 @@ from sdcom.config import ClipConfig
 from sdcom.errors import (
     DeadlineExceededError,
     DecoderKilledError,
+    InvalidParameterError,
     OverloadedError,
     UndecodableVideoError,
 )
@@ -202,16 +203,47 @@ def test_closing_ends_what_is_in_flight(tmp_path: Path) -> None:
         pool.decode(sleep)
 
 
-def test_a_worker_that_cannot_start_says_why() -> None:
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ((sys.executable, "-c", "raise SystemExit('no jail today')"), "no jail today"),
+        (("/nowhere/python",), "No such file"),
+        ((sys.executable, "-c", "raise SystemExit(3)"), "ended with status 3"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(command: tuple[str, ...], reason: str) -> None:
     processes, files = children(), descriptors()
-    with pytest.raises(WorkerStartError, match="no jail today"):
-        DecoderPool(
-            ClipConfig(),
-            num_workers=2,
-            worker_command=(sys.executable, "-c", "raise SystemExit('no jail today')"),
-        )
+    with pytest.raises(WorkerStartError, match=reason):
+        DecoderPool(ClipConfig(), num_workers=2, worker_command=command)
     assert children() == processes
     assert descriptors() == files
+
+
+def test_a_pool_that_can_start_no_worker_any_more_refuses_and_recovers(good: Path, tmp_path: Path) -> None:
+    interpreter, hidden = tmp_path / "python", tmp_path / "hidden"
+    interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    interpreter.chmod(0o755)
+    command = (str(interpreter), *ROGUE_COMMAND[1:])
+    with DecoderPool(ClipConfig(), num_workers=1, worker_command=command) as pool:
+        interpreter.rename(hidden)
+        with pytest.raises(DecoderKilledError):
+            pool.decode(rogue_file(tmp_path, b"ABORT"))
+        with pytest.raises(OverloadedError, match="cannot be started"):
+            pool.decode(good)
+        hidden.rename(interpreter)
+        assert eventually(lambda: decodes(pool, good))
+
+
+def decodes(pool: DecoderPool, path: Path) -> bool:
+    try:
+        return pool.decode(path).num_frames == 16
+    except OverloadedError:
+        return False
+
+
+def test_a_pool_without_workers_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="at least 1 worker, got 0"):
+        DecoderPool(ClipConfig(), num_workers=0)
 
 
 ORPHAN_MAKER = """
