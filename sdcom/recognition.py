@@ -35,10 +35,20 @@ class Budget:
             raise InvalidParameterError(f"max_gflops must be a finite number, at least 0, got {self.gflops}")
 
     def macs(self, baseline_macs: int) -> int:
-        """Return the whole MACs that the budget allows, given the baseline's."""
-        return (
-            int(self.gflops * GIGA) if self.gflops is not None else int((self.share or 0.0) * baseline_macs)
-        )
+        """Return the whole MACs that the budget allows, given the baseline's.
+
+        The figures of an answer, given as a budget, allow what that answer cost: not one MAC less.
+        """
+        if self.gflops is not None:
+            return _most_macs(self.gflops, GIGA)
+        assert self.share is not None
+        return _most_macs(self.share, baseline_macs)
+
+
+def _most_macs(budget: float, unit_macs: int) -> int:
+    """Return the most MACs whose quotient by the unit, as a float, is at most `budget`."""
+    macs = round(budget * unit_macs)
+    return macs if macs / unit_macs <= budget else macs - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_a_sliding_window_equals_the_offline_causal_path(tiny_model: Model, lam:
 
 
 def test_what_left_the_window_is_forgotten(tiny_model: Model) -> None:
-    # The widths of the tail's first T frames were chosen with older frames in the window; later ones were not.
+    # Older frames were in the window when the tail's first T frames got their widths, but not later on.
     tail = patterned_frames(2 * T, 10)
     histories = [patterned_frames(T, seed) for seed in (11, 12)]
     one, other = (_push_all(tiny_model, 0.0, np.concatenate([history, tail])) for history in histories)
