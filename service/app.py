@@ -5,6 +5,7 @@ from fastapi_offline import FastAPIOffline
 
 from service.calls import CallLog
 from service.engine import Engine
+from service.lingering import LingeringMiddleware
 from service.middleware import CallMiddleware
 from service.problems import answer_errors
 from service.routes import build_router
@@ -24,6 +25,7 @@ def create_app(engine: Engine, call_log: CallLog) -> FastAPI:
     app.include_router(build_router(engine))
     _add_problem_schema(app)
     app.add_middleware(CallMiddleware, call_log=call_log)
+    app.add_middleware(LingeringMiddleware, limit_bytes=engine.settings.max_video_bytes)
     answer_errors(app)
     return app
 

@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.streams import Streams
 
 SERVICE_NAME = recognition_pb2.DESCRIPTOR.services_by_name["Recognition"].full_name
-LAST_WORDS_S = 1.0  # for answers on their way out when the drain is over
+LAST_WORDS_S = 2.0  # for answers on their way out when the drain is over
 
 
 def serve(settings: Settings) -> None:
