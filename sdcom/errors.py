@@ -6,6 +6,10 @@ each class to one HTTP status and one gRPC code (`service/errors.py`); nothing e
 
 import difflib
 from collections.abc import Iterable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+
+_DIGITS = 4
+_DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, rounding=ROUND_CEILING)
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
@@ -38,11 +42,14 @@ class BudgetBelowFloorError(SdcomError):
     """The budget cannot pay for the parts that every frame needs."""
 
     def __init__(self, budget_gmacs: float, floor_gmacs: float, baseline_gmacs: float) -> None:
-        share = floor_gmacs / baseline_gmacs
+        # Rounded towards refusal and towards success: the figures advised are enough when asked for.
+        budget = _DOWN.create_decimal_from_float(budget_gmacs)
+        floor = _UP.create_decimal_from_float(floor_gmacs)
+        share = _UP.create_decimal_from_float(floor_gmacs / baseline_gmacs)
         super().__init__(
-            f"a budget of {budget_gmacs:.4g} GFLOPs is below this model's floor of {floor_gmacs:.4g} GFLOPs "
-            f"(static network, gate and fusion on every frame); ask for max_gflops >= {floor_gmacs:.4g} "
-            f"or budget >= {share:.4f}"
+            f"a budget of {budget:f} GFLOPs is below this model's floor of {floor:f} GFLOPs "
+            f"(static network, gate and fusion on every frame); ask for max_gflops >= {floor:f} "
+            f"or budget >= {share:f}"
         )
         self.budget_gmacs = budget_gmacs
         self.floor_gmacs = floor_gmacs

@@ -156,10 +156,10 @@ class Recognizer:
         """Open a stream of frames.
 
         A stream has no video to plan over, so its budget is kept on average: the calibration table's
-        smallest price whose mean cost is within it.
+        smallest price whose mean cost is within it, or the largest price where none is.
 
         Raises:
-            BudgetBelowFloorError: the budget is below every calibrated price's cost.
+            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             InvalidParameterError: a budget is named and the model was never calibrated.
         """
         return FrameStream(self, CausalStream(self.model, self._stream_price(budget)))
@@ -234,7 +234,7 @@ class FrameStream:
         """Feed one RGB frame.
 
         Raises:
-            VideoLimitError: its sides are out of the accepted range.
+            InvalidParameterError: it is not uint8 [H, W, 3], or its sides are out of the accepted range.
         """
         clip = self._recognizer.model.info.config.clip
         return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))

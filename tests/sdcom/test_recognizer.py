@@ -1,0 +1,323 @@
+"""The front door: real files through real decoders and real, if tiny, networks."""
+
+import dataclasses
+import io
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdcom.checkpoint import Model, save_model
+from sdcom.engine.ledger import Part
+from sdcom.errors import (
+    BudgetBelowFloorError,
+    DeadlineExceededError,
+    InvalidParameterError,
+    ModelDirectoryError,
+    UndecodableVideoError,
+    UnsupportedContainerError,
+)
+from sdcom.recognition import GIGA, Budget, Recognition
+from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.video import decode_every_frame
+from tests.conftest import TINY_CONFIG
+from training.rendered import render_clip, write_clip
+
+SHARES = (0.26, 0.3, 0.4, 0.55, 0.8, 1.0)
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model_dir: Path) -> Iterator[Recognizer]:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=1) as recognizer:
+        yield recognizer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered clip of somebody who waves."""
+    path = tmp_path_factory.mktemp("clips") / "wave.mp4"
+    write_clip(path, render_clip("wave", np.random.default_rng(1), num_frames=30, width=160, height=120))
+    return path
+
+
+def _without_timing(recognition: Recognition) -> Recognition:
+    return dataclasses.replace(recognition, timing_ms={})
+
+
+def test_a_rendered_clip_is_recognised_with_every_fact_about_it(recognizer: Recognizer, clip: Path) -> None:
+    recognition = recognizer.recognize(clip, top_k=2)
+    assert recognition.model == "tiny@0"
+    assert len(recognition.predictions) == 2
+    assert recognition.predictions[0].score >= recognition.predictions[1].score
+    for prediction in recognition.predictions:
+        assert prediction.label == TINY_CONFIG.labels[prediction.index]
+    video = recognition.video
+    assert (video.width, video.height, video.container, video.codec) == (160, 120, "mp4", "h264")
+    assert video.duration_s == pytest.approx(30 / 25)
+    assert set(recognition.timing_ms) == {"decode", *Part}
+
+
+@pytest.mark.shared
+def test_real_clips_are_recognised_and_keep_within_every_budget(
+    recognizer: Recognizer, shared_dir: Path
+) -> None:
+    folder = shared_dir / "data" / "jhmdb"
+    clips = [path for action in ("wave", "run", "golf") for path in sorted((folder / action).iterdir())[:4]]
+    _check_budgets(recognizer, clips)
+
+
+def test_rendered_clips_keep_within_every_budget(recognizer: Recognizer, clip: Path) -> None:
+    _check_budgets(recognizer, [clip, bundled_model_dir() / "sample.mp4"])
+
+
+def _check_budgets(recognizer: Recognizer, clips: list[Path]) -> None:
+    """Hold every clip to the bounds of every budget: never exceeded, and more is never less width."""
+    saved = set()
+    for path in clips:
+        answers = [recognizer.recognize(path, budget=Budget(share=share)) for share in SHARES]
+        for share, answer in zip(SHARES, answers, strict=True):
+            assert answer.ledger.total_macs <= share * answer.ledger.baseline_macs
+            saved.add(answer.ledger.saved)
+        for less, more in pairwise(answers):
+            widths = [(a.width, b.width) for a, b in zip(less.frames, more.frames, strict=True)]
+            assert all(a <= b for a, b in widths)
+        unlimited = recognizer.recognize(path)
+        assert unlimited.ledger.lam == 0
+        assert unlimited.ledger.total_macs >= answers[-1].ledger.total_macs
+    assert len(saved) > len(SHARES) / 2, "budgets that change nothing show nothing"
+
+
+def test_the_same_bytes_give_the_same_answer_by_path_or_open_file(recognizer: Recognizer, clip: Path) -> None:
+    by_path = _without_timing(recognizer.recognize(clip))
+    assert _without_timing(recognizer.recognize(clip)) == by_path
+    with clip.open("rb") as file:
+        assert _without_timing(recognizer.recognize(file)) == by_path
+        assert _without_timing(recognizer.recognize(file)) == by_path, "the file's position must not matter"
+
+
+def test_answers_do_not_depend_on_what_else_is_in_flight(recognizer: Recognizer, clip: Path) -> None:
+    sample = bundled_model_dir() / "sample.mp4"
+    alone = {path: _without_timing(recognizer.recognize(path)) for path in (clip, sample)}
+    with ThreadPoolExecutor(4) as threads:
+        paths = [clip, sample] * 4
+        for path, answer in zip(paths, threads.map(recognizer.recognize, paths), strict=True):
+            assert _without_timing(answer) == alone[path]
+
+
+def test_frames_are_in_time_order_with_rising_times(recognizer: Recognizer, clip: Path) -> None:
+    recognition = recognizer.recognize(clip)
+    times_s = [frame.time_s for frame in recognition.frames]
+    assert times_s == pytest.approx([index / 25 for index in (3, 11, 18, 26)], abs=1e-3)
+    assert Counter(frame.width for frame in recognition.frames) == recognition.ledger.width_counts
+
+
+def test_the_last_frame_fed_carries_the_videos_prediction(recognizer: Recognizer, clip: Path) -> None:
+    recognition = recognizer.recognize(clip)
+    last_fed = recognition.frames[2]  # coarse to fine, four frames are fed as 1 0 3 2
+    best = recognition.predictions[0]
+    assert (last_fed.label, last_fed.score) == (best.label, best.score)
+
+
+def test_the_compute_of_an_answer_is_its_widths_cost(recognizer: Recognizer, clip: Path) -> None:
+    macs = recognizer.model.info.macs
+    ledger = recognizer.recognize(clip, budget=Budget(share=0.6)).ledger
+    widths = list(ledger.width_counts.elements())
+    assert ledger.total_macs == macs.total(widths)
+    assert ledger.baseline_macs == macs.baseline(4)
+    assert ledger.saved == 1 - macs.total(widths) / macs.baseline(4)
+
+
+def test_an_answer_is_json_whose_gflops_are_the_whole_macs(recognizer: Recognizer, clip: Path) -> None:
+    recognition = recognizer.recognize(clip)
+    document = json.loads(json.dumps(recognition.to_dict(), allow_nan=False))
+    compute, ledger = document["compute"], recognition.ledger
+    assert round(compute["gflops"] * 1e9) == ledger.total_macs
+    assert round(compute["baseline_gflops"] * 1e9) == ledger.baseline_macs
+    assert {part: round(compute[f"{part}_gflops"] * 1e9) for part in Part} == ledger.macs
+    assert document["predictions"][0]["label"] == recognition.predictions[0].label
+
+
+def test_asking_for_more_classes_than_there_are_gives_all(recognizer: Recognizer, clip: Path) -> None:
+    predictions = recognizer.recognize(clip, top_k=100).predictions
+    assert sorted(prediction.index for prediction in predictions) == [0, 1, 2]
+    assert sum(prediction.score for prediction in predictions) == pytest.approx(1)
+
+
+def test_asking_for_no_class_is_refused(recognizer: Recognizer, clip: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="at least 1, got 0"):
+        recognizer.recognize(clip, top_k=0)
+
+
+def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recognizer, clip: Path) -> None:
+    with pytest.raises(BudgetBelowFloorError) as refused:
+        recognizer.recognize(clip, budget=Budget(share=0.1))
+    floor = recognizer.model.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
+    assert round(refused.value.floor_gmacs * 1e9) == floor
+    asked = re.search(r"max_gflops >= ([\d.]+) or budget >= ([\d.]+)", str(refused.value))
+    assert asked is not None
+    for budget in (Budget(gflops=float(asked[1])), Budget(share=float(asked[2]))):
+        assert recognizer.recognize(clip, budget=budget).ledger.total_macs == floor
+
+
+def test_the_exact_floor_is_enough_and_a_mac_less_is_not(recognizer: Recognizer, clip: Path) -> None:
+    floor = recognizer.model.info.macs.floor(4)
+    assert recognizer.recognize(clip, budget=Budget(gflops=floor / GIGA)).ledger.total_macs == floor
+    with pytest.raises(BudgetBelowFloorError):
+        recognizer.recognize(clip, budget=Budget(gflops=(floor - 1) / GIGA))
+
+
+def test_the_figures_of_an_answer_as_budget_give_that_answer_again(
+    recognizer: Recognizer, clip: Path
+) -> None:
+    first = recognizer.recognize(clip, budget=Budget(share=0.6))
+    cost = first.to_dict()["compute"]["gflops"]
+    assert recognizer.recognize(clip, budget=Budget(gflops=cost)).frames == first.frames
+
+
+def test_a_deadline_in_the_past_is_refused_and_costs_the_next_request_nothing(
+    recognizer: Recognizer, clip: Path
+) -> None:
+    with pytest.raises(DeadlineExceededError):
+        recognizer.recognize(clip, deadline=time.monotonic() - 1)
+    assert recognizer.recognize(clip, deadline=time.monotonic() + 60).predictions
+
+
+def test_a_deadline_that_passes_while_others_compute_is_refused(recognizer: Recognizer, clip: Path) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        with recognizer._compute:
+            started.set()
+            release.wait(20)
+
+    occupant = threading.Thread(target=occupy)
+    occupant.start()
+    started.wait(20)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(recognizer.recognize, clip, deadline=time.monotonic() + 2)
+        time.sleep(2.1)
+        release.set()
+        with pytest.raises(DeadlineExceededError, match="before the networks ran"):
+            answer.result(20)
+    occupant.join()
+
+
+def test_a_file_that_is_no_video_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "notes.mp4"
+    path.write_text("#EXTM3U\nhttp://localhost/secret.ts\n")
+    with pytest.raises(UnsupportedContainerError):
+        recognizer.recognize(path)
+
+
+def test_a_cut_off_file_is_refused_and_the_next_one_is_not_harmed(
+    recognizer: Recognizer, clip: Path, tmp_path: Path
+) -> None:
+    before = _without_timing(recognizer.recognize(clip))
+    path = tmp_path / "cut_off.mp4"
+    path.write_bytes(clip.read_bytes()[:600])
+    with pytest.raises(UndecodableVideoError):
+        recognizer.recognize(path)
+    assert _without_timing(recognizer.recognize(clip)) == before
+
+
+def test_a_file_without_a_descriptor_is_an_error_of_the_caller(recognizer: Recognizer) -> None:
+    with pytest.raises(io.UnsupportedOperation):
+        recognizer.recognize(io.BytesIO(b"no descriptor"))
+
+
+def test_a_warm_up_changes_no_answer(recognizer: Recognizer, clip: Path) -> None:
+    before = _without_timing(recognizer.recognize(clip))
+    recognizer.warm_up()
+    assert _without_timing(recognizer.recognize(clip)) == before
+
+
+def test_a_models_default_budget_holds_for_requests_that_name_none(
+    tiny_model: Model, recognizer: Recognizer, clip: Path, tmp_path: Path
+) -> None:
+    info = tiny_model.info.model_copy(update={"default_budget": 0.4})
+    save_model(tmp_path, info, tiny_model.networks)
+    named = recognizer.recognize(clip, budget=Budget(share=0.4))
+    with Recognizer.load(tmp_path, num_decode_workers=1) as frugal:
+        assert _without_timing(frugal.recognize(clip)) == _without_timing(named)
+        whole = frugal.recognize(clip, budget=Budget(share=1))
+        assert whole.ledger.total_macs > named.ledger.total_macs
+        assert frugal.open_stream().push(np.zeros((90, 90, 3), np.uint8)).ledger.lam == 50
+
+
+def test_a_directory_that_is_no_model_is_refused_before_a_worker_starts(tmp_path: Path) -> None:
+    with pytest.raises(ModelDirectoryError, match="is not a model directory"):
+        Recognizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "lam"),
+    [
+        (None, 0),
+        (Budget(share=1), 0),
+        (Budget(gflops=0.07), 0),
+        (Budget(gflops=0.0699), 2),
+        (Budget(gflops=0.05), 2),
+        (Budget(gflops=0.03), 50),
+    ],
+)
+def test_a_streams_budget_becomes_the_smallest_calibrated_price_within_it(
+    recognizer: Recognizer, budget: Budget | None, lam: float
+) -> None:
+    answer = recognizer.open_stream(budget=budget).push(np.zeros((64, 64, 3), np.uint8))
+    assert answer.ledger.lam == lam
+
+
+def test_a_streams_budget_below_the_floor_is_refused(recognizer: Recognizer) -> None:
+    with pytest.raises(BudgetBelowFloorError):
+        recognizer.open_stream(budget=Budget(share=0.1))
+
+
+def test_a_streams_budget_needs_a_calibrated_model(tiny_model: Model, recognizer: Recognizer) -> None:
+    info = tiny_model.info.model_copy(update={"calibration": ()})
+    uncalibrated = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    with pytest.raises(InvalidParameterError, match=r"tiny@0 has no calibration table"):
+        uncalibrated.open_stream(budget=Budget(share=0.5))
+    assert uncalibrated.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 0
+
+
+def test_frames_of_any_size_make_a_stream(recognizer: Recognizer, clip: Path) -> None:
+    frames_NHWC, _ = decode_every_frame(clip, 120)
+    stream = recognizer.open_stream()
+    answers = [stream.push(frame_HWC) for frame_HWC in frames_NHWC[:6]]
+    answers.append(stream.push(frames_NHWC[6][::2, ::3].copy()))
+    for answer in answers:
+        assert 0 < answer.prediction.score <= 1
+        assert answer.prediction.label == TINY_CONFIG.labels[answer.prediction.index]
+        assert answer.width in TINY_CONFIG.widths
+
+
+def test_a_stream_refuses_what_is_no_frame_and_goes_on(recognizer: Recognizer) -> None:
+    stream, untouched = recognizer.open_stream(), recognizer.open_stream()
+    frame_HWC = np.full((80, 100, 3), 90, np.uint8)
+    stream.push(frame_HWC)
+    untouched.push(frame_HWC)
+    with pytest.raises(InvalidParameterError):
+        stream.push(np.zeros((4, 4), np.uint8))
+    with pytest.raises(UndecodableVideoError):
+        stream.push_jpeg(b"\xff\xd8 no more")
+    assert stream.push(frame_HWC) == untouched.push(frame_HWC)
+
+
+def test_the_public_names_lead_to_the_parts() -> None:
+    import sdcom  # noqa: PLC0415 - the subject
+
+    assert sdcom.Recognizer is Recognizer
+    assert sdcom.Budget is Budget
+    assert sdcom.Recognition is Recognition
+    assert sdcom.errors.BudgetBelowFloorError is BudgetBelowFloorError
+    assert sdcom.load_model.__module__ == "sdcom.checkpoint"
+    with pytest.raises(AttributeError, match="no attribute 'recognise'"):
+        sdcom.recognise  # noqa: B018 - raises
