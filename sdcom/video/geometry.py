@@ -18,7 +18,11 @@ MAX_ASPECT = 4
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Return (width, height) with the short side at `short_side` and the aspect kept."""
     short = min(width, height)
-    return tuple((2 * side * short_side + short) // (2 * short) for side in (width, height))  # type: ignore[return-value]  # a generator has no length
+
+    def scaled(side: int) -> int:
+        return (2 * side * short_side + short) // (2 * short)
+
+    return scaled(width), scaled(height)
 
 
 def tamed_size(width: int, height: int) -> tuple[int, int]:

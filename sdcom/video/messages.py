@@ -160,7 +160,8 @@ def _rejection(kind: str, text: str) -> VideoRejectedError:
     if kind == _OUT_OF_MEMORY:
         return DecoderKilledError(
             "memory",
-            "decoding this video takes more memory than one video may; send it with a lower resolution",
+            "decoding asked for more memory than one video may have; the file is damaged, or needs a lower "
+            "resolution",
         )
     return _REJECTIONS[kind](text)
 

@@ -204,7 +204,12 @@ class WorkerProcess:
 
     def _cause_of_death(self) -> str:
         """Wait for the dead process and say what it died of."""
-        died_of = -self._process.wait()
+        try:
+            died_of = -self._process.wait(_LAST_WORDS_TIMEOUT_S)
+        except (
+            subprocess.TimeoutExpired
+        ):  # it hung up and lives on, as no honest worker does; close() kills it
+            return "crash"
         if died_of == signal.SIGXCPU:
             return "cpu"
         if died_of == signal.SIGKILL:  # not by this pool, so by the kernel, for memory

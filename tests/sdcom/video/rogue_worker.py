@@ -93,6 +93,11 @@ def _try_to_escape() -> None:
     raise UndecodableVideoError(" ".join(f"{name}={_outcome(act)}" for name, act in attempts.items()))
 
 
+def _hang_up() -> None:
+    os.closerange(3, 32)
+    time.sleep(3600)
+
+
 def _lie() -> ClipFacts:
     return ClipFacts((float("nan"),) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
 
@@ -104,6 +109,7 @@ _MISDEEDS: dict[bytes, Callable[[], object]] = {
     b"ABORT": _abort,
     b"EAT": _eat_memory,
     b"LEAK": _leak,
+    b"HANGUP": _hang_up,
     b"ESCAPE": _try_to_escape,
 }
 

@@ -85,6 +85,7 @@ DEEDS = {
     b"ABORT": ("crash", "encode it again"),
     b"EAT": ("memory", "lower resolution"),
     b"LIE": ("crash", "encode it again"),
+    b"HANGUP": ("crash", "encode it again"),
 }
 
 
