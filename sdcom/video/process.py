@@ -208,7 +208,7 @@ class WorkerProcess:
             died_of = -self._process.wait(_LAST_WORDS_TIMEOUT_S)
         except (
             subprocess.TimeoutExpired
-        ):  # it hung up and lives on, as no honest worker does; close() kills it
+        ):  # it hung up and lives on: close() kills it
             return "crash"
         if died_of == signal.SIGXCPU:
             return "cpu"
