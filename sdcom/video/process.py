@@ -206,9 +206,7 @@ class WorkerProcess:
         """Wait for the dead process and say what it died of."""
         try:
             died_of = -self._process.wait(_LAST_WORDS_TIMEOUT_S)
-        except (
-            subprocess.TimeoutExpired
-        ):  # it hung up and lives on: close() kills it
+        except subprocess.TimeoutExpired:  # it hung up and lives on: close() kills it
             return "crash"
         if died_of == signal.SIGXCPU:
             return "cpu"
