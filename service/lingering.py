@@ -10,11 +10,12 @@ import contextlib
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LINGER_S = 1.0
+LINGER_S = 30.0
+LINGER_IDLE_S = 3.0
 
 
 class LingeringMiddleware:
-    """Reads on for `LINGER_S` at most after an answer that came before its request's end.
+    """Reads on after an answer that came before its request's end, while more comes and within bounds.
 
     Args:
         app: what is surrounded.
@@ -63,7 +64,8 @@ class _Exchange:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while self._unread and limit_bytes > 0:
-                    limit_bytes -= len((await self.receive()).get("body", b""))
+                    message = await asyncio.wait_for(self.receive(), LINGER_IDLE_S)
+                    limit_bytes -= len(message.get("body", b""))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
