@@ -56,13 +56,18 @@ def read_split(root: Path, column: str, labels: Sequence[str] | None = None) -> 
     if not manifest.is_file():
         raise DataError(f"{manifest} is missing: a dataset folder lists its clips there")
     with manifest.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or not {"file", "label", "group", column} <= rows[0].keys():
-        found = ", ".join(rows[0]) if rows else "no rows"
+        reader = csv.DictReader(file, delimiter="\t")
+        columns = reader.fieldnames or ()
+        rows = [(reader.line_num, row) for row in reader]
+    if not rows or not {"file", "label", "group", column} <= set(columns):
+        found = ", ".join(columns) if rows else "no rows"
         raise DataError(f"{manifest} needs the columns file, label, group and {column}; it has {found}")
-    names = tuple(labels) if labels is not None else tuple(sorted({row["label"] for row in rows}))
+    for line, row in rows:
+        if None in row.values():
+            raise DataError(f"{manifest} line {line}: fewer than {len(columns)} columns")
+    names = tuple(labels) if labels is not None else tuple(sorted({row["label"] for _, row in rows}))
     sides: dict[str, list[Clip]] = {"train": [], "test": []}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if row["label"] not in names:
             raise DataError(
                 f"{manifest} line {line}: label {row['label']!r} is not one of the model's labels"

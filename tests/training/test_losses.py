@@ -1,0 +1,63 @@
+"""The losses against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from training.losses import anytime_cross_entropy, diversity, efficiency, feature_distance, soft_cross_entropy
+
+WIDTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def test_soft_cross_entropy_by_hand() -> None:
+    logits_NL = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log() + 3  # a shift changes nothing
+    target_NL = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    expected = (-(0.5 * math.log(0.25) + 0.5 * math.log(0.75)) + math.log(2)) / 2
+    assert float(soft_cross_entropy(logits_NL, target_NL)) == pytest.approx(expected)
+
+
+def test_soft_cross_entropy_to_certain_targets_is_cross_entropy() -> None:
+    logits_NL, labels_N = torch.randn(5, 4), torch.tensor([0, 3, 1, 1, 2])
+    soft = soft_cross_entropy(logits_NL, functional.one_hot(labels_N, 4).float())
+    torch.testing.assert_close(soft, functional.cross_entropy(logits_NL, labels_N))
+
+
+def test_anytime_cross_entropy_is_the_mean_over_videos_and_frames() -> None:
+    probabilities_BTL = torch.tensor([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [0.4, 0.6]]])
+    loss = anytime_cross_entropy(probabilities_BTL.log(), torch.tensor([0, 1]))
+    right = (0.5, 0.9, 0.8, 0.6)
+    assert float(loss) == pytest.approx(-sum(math.log(p) for p in right) / 4)
+
+
+def test_label_smoothing_gives_every_class_its_share() -> None:
+    loss = anytime_cross_entropy(torch.tensor([[[0.75, 0.25]]]).log(), torch.tensor([0]), label_smoothing=0.2)
+    assert float(loss) == pytest.approx(-(0.9 * math.log(0.75) + 0.1 * math.log(0.25)))
+
+
+def test_efficiency_is_the_mean_square_of_the_widths_chosen() -> None:
+    choices_BTK = functional.one_hot(torch.tensor([[0, 2], [4, 1]]), 5).float()
+    assert float(efficiency(choices_BTK, WIDTHS)) == pytest.approx((0 + 0.25 + 1 + 0.0625) / 4)
+
+
+def test_efficiency_pulls_towards_narrow_widths() -> None:
+    choices_BTK = torch.full((1, 1, 5), 0.2, requires_grad=True)
+    efficiency(choices_BTK, WIDTHS).backward()
+    assert choices_BTK.grad is not None
+    assert (choices_BTK.grad[0, 0].diff() > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "expected"), [([2.0, 2.0], 2), ([-1.0, -1.0], 0), ([3.0, -3.0], 1), ([0.0, 0.0], 1)]
+)
+def test_diversity_is_least_where_the_supplement_says_the_opposite(
+    dynamic: list[float], expected: float
+) -> None:
+    assert float(diversity(torch.tensor([dynamic]), torch.ones(1, 2))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_feature_distance_compares_the_first_features_relative_to_their_size() -> None:
+    student_ND, teacher_ND = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0, 100.0]])
+    assert float(feature_distance(student_ND, teacher_ND)) == pytest.approx((4 + 4) / (9 + 16))
+    assert float(feature_distance(teacher_ND, teacher_ND)) == 0
