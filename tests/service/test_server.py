@@ -28,6 +28,7 @@ from service.demo import ServerProcess
 from service.pb import recognition_pb2 as pb
 from service.pb import recognition_pb2_grpc as pb_grpc
 from tests.sdcom.video.test_limits import audio_only, flat_video, patched
+from tests.sdcom.video.test_scale import jpeg
 from tests.sdcom.video.videos import encode, paint
 
 VIDEO = {"Content-Type": "video/mp4"}
@@ -130,6 +131,24 @@ def test_a_stream_equals_the_offline_causal_path(server: ServerProcess, tiny_mod
         assert ours.compute.static_macs == theirs.ledger.macs[Part.STATIC]
         assert ours.compute.baseline_macs == theirs.ledger.baseline_macs
     assert online[-1].total.dynamic_macs == sum(one.ledger.macs[Part.DYNAMIC] for one in offline)
+
+
+def test_a_stream_of_jpeg_files_is_decoded_in_the_jail(server: ServerProcess) -> None:
+    def frame(data: bytes) -> pb.StreamFramesRequest:
+        return pb.StreamFramesRequest(frame=pb.InputFrame(jpeg=data))
+
+    options = pb.StreamFramesRequest(options=pb.StreamFramesOptions())
+    good = frame(jpeg(paint(1, 320, 240), 1))
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub: Any = pb_grpc.RecognitionStub(channel)  # type: ignore[no-untyped-call]  # generated
+        first, second = stub.StreamFrames(iter([options, good, good]))
+        assert first.compute.static_macs == second.compute.static_macs > 0
+        answers = stub.StreamFrames(iter([options, good, frame(b"no picture")]))
+        assert next(answers).frame_index == 0
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "JPEG" in str(caught.value.details())
 
 
 def test_the_metrics_sum_the_answers_exactly(server: ServerProcess, video: bytes) -> None:
