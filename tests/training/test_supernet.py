@@ -1,0 +1,192 @@
+"""Stage 1: the sandwich step, what it leaves alone, and the statistics afterwards."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdcom.config import ClipConfig
+from sdcom.models.backbone import Backbone, build_backbone
+from sdcom.models.slimmable import batch_norms, statistics_suffix
+from tests.training.conftest import LABELS, patterned_store
+from training.batches import Augmentation, Batch
+from training.recipes import Optimization, SupernetRecipe
+from training.supernet import _Networks, _sandwich, recalibrate_statistics, train_supernet
+
+WIDTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+CLIP = ClipConfig(num_frames=2, short_side=32, crop=32)
+QUICK = Optimization(learning_rate=0.02, epochs=2, batch_size=4, warmup_epochs=0, milestones=())
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    network = build_backbone("resnet18", WIDTHS, len(LABELS))
+    recalibrate_statistics(network, WIDTHS, [torch.randn(16, 3, 32, 32)])
+    return network
+
+
+@pytest.fixture
+def batch() -> Batch:
+    torch.manual_seed(1)
+    return Batch(torch.randn(4, 2, 3, 32, 32), torch.tensor([0, 1, 2, 0]))
+
+
+def _train(backbone: Backbone, recipe: SupernetRecipe) -> tuple[Backbone, list[float]]:
+    losses: list[float] = []
+    trained = train_supernet(
+        backbone,
+        widths=WIDTHS,
+        store=patterned_store(8),
+        clip=CLIP,
+        augmentation=Augmentation(),
+        recipe=recipe,
+        rng=np.random.default_rng(0),
+        report=lambda _stage, _epoch, terms: losses.append(terms["loss"]),
+    )
+    return trained, losses
+
+
+def _video_logits(network: Backbone, batch: Batch, width: float) -> Tensor:
+    """Mean over the frames, one video at a time."""
+    logits_NL = network(batch.frames_BTCHW.flatten(0, 1), width)
+    return torch.stack([logits_NL[2 * video : 2 * video + 2].mean(dim=0) for video in range(4)])
+
+
+def test_a_step_adds_up_each_widths_own_loss(backbone: Backbone, batch: Batch) -> None:
+    recipe = SupernetRecipe(num_frames=2)
+    teacher = copy.deepcopy(backbone).eval()
+    plain = copy.deepcopy(backbone).train()
+    total = _sandwich(_Networks(backbone, teacher, None), batch, WIDTHS, recipe)
+
+    with torch.no_grad():
+        taught = {width: _video_logits(teacher, batch, width).softmax(dim=-1) for width in WIDTHS[2:]}
+    expected = functional.cross_entropy(
+        _video_logits(plain, batch, 1.0), batch.labels_B, label_smoothing=recipe.label_smoothing
+    )
+    for width in (0.75, 0.5):
+        expected = expected + functional.cross_entropy(_video_logits(plain, batch, width), taught[1.0])
+    ensemble_BL = (taught[1.0] + taught[0.75] + taught[0.5]) / 3
+    expected = expected + functional.cross_entropy(_video_logits(plain, batch, 0.25), ensemble_BL)
+    expected = expected + functional.cross_entropy(_video_logits(plain, batch, 0.0), batch.labels_B)
+    expected.backward()
+
+    torch.testing.assert_close(total, expected.detach())
+    for (name, ours), theirs in zip(backbone.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_teacher_gets_no_gradient_and_keeps_its_state(backbone: Backbone, batch: Batch) -> None:
+    teacher = copy.deepcopy(backbone).eval()
+    before = copy.deepcopy(teacher.state_dict())
+    _sandwich(_Networks(backbone, teacher, None), batch, WIDTHS, SupernetRecipe(num_frames=2))
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_the_pseudo_network_of_width_zero_runs_only_where_asked(backbone: Backbone, batch: Batch) -> None:
+    for pseudo_width, moved in ((False, False), (True, True)):
+        mean, _ = next(iter(batch_norms(backbone))).statistics(0.0)
+        before = mean.clone()
+        recipe = SupernetRecipe(num_frames=2, pseudo_width=pseudo_width)
+        _sandwich(_Networks(backbone, copy.deepcopy(backbone).eval(), None), batch, WIDTHS, recipe)
+        assert (not torch.equal(mean, before)) is moved
+
+
+def test_at_the_start_the_anchor_costs_nothing_at_full_width_and_something_below(
+    backbone: Backbone, batch: Batch
+) -> None:
+    teacher, anchor = copy.deepcopy(backbone).eval(), copy.deepcopy(backbone).eval()
+    recipe = SupernetRecipe(num_frames=2, anchor_weight=1.0, frozen_statistics=True, pseudo_width=False)
+    for widths, is_free in (((0.0, 1.0), True), ((0.0, 0.5, 1.0), False)):
+        with_anchor, without = (
+            float(_sandwich(_Networks(copy.deepcopy(backbone), teacher, other), batch, widths, recipe))
+            for other in (anchor, None)
+        )
+        assert (with_anchor == without) is is_free
+
+
+def test_the_anchor_pulls_features_back(backbone: Backbone, batch: Batch) -> None:
+    anchor = copy.deepcopy(backbone).eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    teacher, student = copy.deepcopy(backbone).eval(), copy.deepcopy(backbone)
+    recipe = SupernetRecipe(num_frames=2, anchor_weight=2.0, frozen_statistics=True, pseudo_width=False)
+    frames_NCHW = batch.frames_BTCHW.flatten(0, 1)
+    with torch.no_grad():
+        ours_ND, first_ND = (
+            network.pool(network.feature_map(frames_NCHW, 1.0)) for network in (teacher, anchor)
+        )
+    expected = 2 * (ours_ND - first_ND).square().mean() / first_ND.square().mean()
+    with_anchor = _sandwich(_Networks(student, teacher, anchor), batch, (0.0, 1.0), recipe)
+    without = _sandwich(_Networks(copy.deepcopy(backbone), teacher, None), batch, (0.0, 1.0), recipe)
+    torch.testing.assert_close(with_anchor - without, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_statistics_stay_as_they_were_at_full_width_alone(backbone: Backbone) -> None:
+    before = {name: value.clone() for name, value in backbone.named_buffers()}
+    recipe = SupernetRecipe(optimization=QUICK, num_frames=2, frozen_statistics=True, pseudo_width=False)
+    trained, _ = _train(backbone, recipe)
+    for name, value in trained.named_buffers():
+        full_width = name.endswith(("running_mean", "running_var"))
+        assert torch.equal(value, before[name]) is (full_width or name.endswith("_w00")), name
+
+
+def test_training_moves_every_parameter_and_the_result_is_for_inference(backbone: Backbone) -> None:
+    before = {name: value.clone() for name, value in backbone.named_parameters()}
+    trained, losses = _train(backbone, SupernetRecipe(optimization=QUICK, num_frames=2))
+    assert not any(module.training for module in trained.modules())
+    assert not any(torch.equal(value, before[name]) for name, value in trained.named_parameters())
+    assert len(losses) == 2
+
+
+def test_the_result_is_the_moving_average_of_the_steps(backbone: Backbone) -> None:
+    options = replace(QUICK, batch_size=8, milestones=(99,))  # one step an epoch
+    ends = {}
+    for name, epochs, decay in (("first", 1, 0.0), ("second", 2, 0.0), ("average", 2, 0.25)):
+        recipe = SupernetRecipe(optimization=replace(options, epochs=epochs), num_frames=2, ema_decay=decay)
+        ends[name] = dict(_train(copy.deepcopy(backbone), recipe)[0].named_parameters())
+    for name, average in ends["average"].items():
+        expected = 0.25 * ends["first"][name] + 0.75 * ends["second"][name]
+        torch.testing.assert_close(average, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(ends["first"]["fc.weight"], ends["second"]["fc.weight"], rtol=1e-3)
+
+
+def test_recalibrated_statistics_are_the_plain_average_over_the_batches(backbone: Backbone) -> None:
+    batches_NCHW = [torch.randn(6, 3, 32, 32) * scale for scale in (1, 2, 3)]
+    sums: dict[str, Tensor] = {}
+    for frames_NCHW in batches_NCHW:
+        alone = copy.deepcopy(backbone).train()
+        for norm in batch_norms(alone):
+            norm.momentum = 1.0
+        alone.feature_map(frames_NCHW, 0.5)
+        for name, value in alone.named_buffers():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    before = {name: value.clone() for name, value in backbone.named_buffers()}
+    recalibrate_statistics(backbone, [0.5], batches_NCHW)
+    for name, value in backbone.named_buffers():
+        if name.endswith(statistics_suffix(0.5)):
+            torch.testing.assert_close(value, sums[name] / 3, rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(value, before[name]), f"{name} is of another width"
+
+
+def test_recalibrated_statistics_of_the_first_layer_by_hand(backbone: Backbone) -> None:
+    frames_NCHW = torch.randn(5, 3, 32, 32)
+    recalibrate_statistics(backbone, [0.25], [frames_NCHW])
+    weight = backbone.get_parameter("conv1.weight")[:16]
+    stem_NCHW = functional.conv2d(frames_NCHW, weight, stride=2, padding=3)
+    mean, variance = next(iter(batch_norms(backbone))).statistics(0.25)
+    torch.testing.assert_close(mean, stem_NCHW.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(variance, stem_NCHW.transpose(0, 1).flatten(1).var(1), rtol=1e-4, atol=1e-5)
+
+
+def test_recalibration_leaves_the_momentum_and_no_width_the_worse(backbone: Backbone) -> None:
+    recalibrate_statistics(backbone, WIDTHS, [torch.randn(4, 3, 32, 32)])
+    assert {norm.momentum for norm in batch_norms(backbone)} == {0.1}
+    assert not any(module.training for module in backbone.modules() if isinstance(module, nn.Module))
