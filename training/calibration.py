@@ -3,6 +3,7 @@
 Shapes: T frames in feeding order, K widths, L labels, D features.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,4 +95,5 @@ def calibrate(
 def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float:
     """Return the smallest calibrated share whose accuracy is within `tolerance` of the trained policy's."""
     good_enough = [point for point in points if point.top1 >= points[0].top1 - tolerance]
-    return round(min(point.share for point in good_enough), 4)
+    share = min(point.share for point in good_enough)
+    return math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused

@@ -26,13 +26,15 @@ def efficiency(choices_BTK: Tensor, widths: Sequence[float]) -> Tensor:
     return (choices_BTK * cost_K).sum(dim=-1).mean()
 
 
-def diversity(dynamic_NL: Tensor, static_NL: Tensor) -> Tensor:
-    """Return 1 + the mean cosine similarity of the two networks' logits, in [0, 2].
+def diversity(choices_NK: Tensor, dynamic_KNL: Tensor, static_NL: Tensor) -> Tensor:
+    """Return 1 + the mean cosine similarity of the chosen width's logits to the static network's, in [0, 2].
 
-    The supplement should say something else than the static network; frames without one (logits all 0)
-    count as neutral.
+    The supplement should say something else than the static network; one that says nothing (logits all 0)
+    counts as neutral. Similarities are chosen from, not taken of the chosen logits: the cosine of an all-zero
+    vector has a gradient of 1e8, which would drown every other term.
     """
-    return 1 + functional.cosine_similarity(dynamic_NL, static_NL, dim=-1).mean()
+    similarity_KN = functional.cosine_similarity(dynamic_KNL, static_NL[None], dim=-1)
+    return 1 + torch.einsum("nk,kn->n", choices_NK, similarity_KN).mean()
 
 
 def feature_distance(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:

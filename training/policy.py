@@ -93,7 +93,6 @@ def policy_losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe) -> Policy
     choices_BTK = functional.gumbel_softmax(gate_logits_BTK.float(), tau=recipe.temperature, hard=True)
     choices_NK = choices_BTK.flatten(0, 1)
     dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, supplements_KND.float())
-    dynamic_NL = torch.einsum("nk,knl->nl", choices_NK, supplement_logits_KNL.float())
 
     logits_BTL = networks.fusion(view.features_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT))
     labels_N = batch.labels_B.repeat_interleave(shape_BT[1])
@@ -104,7 +103,7 @@ def policy_losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe) -> Policy
     return PolicyLosses(
         cross_entropy=cross_entropy,
         efficiency=efficiency(choices_BTK, networks.config.widths),
-        diversity=diversity(dynamic_NL, static_NL.float()),
+        diversity=diversity(choices_NK, supplement_logits_KNL.float(), static_NL.float()),
     )
 
 

@@ -54,7 +54,24 @@ def test_efficiency_pulls_towards_narrow_widths() -> None:
 def test_diversity_is_least_where_the_supplement_says_the_opposite(
     dynamic: list[float], expected: float
 ) -> None:
-    assert float(diversity(torch.tensor([dynamic]), torch.ones(1, 2))) == pytest.approx(expected, abs=1e-6)
+    loss = diversity(torch.ones(1, 1), torch.tensor([[dynamic]]), torch.ones(1, 2))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+def test_diversity_is_the_mean_over_the_widths_chosen() -> None:
+    dynamic_KNL = torch.tensor([[[0.0, 0.0]] * 3, [[1.0, 0.0]] * 3, [[-2.0, 0.0]] * 3])
+    static_NL = torch.tensor([[5.0, 0.0]] * 3)
+    chosen = diversity(torch.eye(3), dynamic_KNL, static_NL)
+    assert float(chosen) == pytest.approx(1 + (0 + 1 - 1) / 3)
+    assert float(diversity(torch.eye(3)[[1, 1, 2]], dynamic_KNL, static_NL)) == pytest.approx(1 + 1 / 3)
+
+
+def test_a_frame_without_a_supplement_has_no_wild_gradient() -> None:
+    choices_NK = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    static_NL = torch.tensor([[0.3, -0.4]], requires_grad=True)
+    diversity(choices_NK, torch.tensor([[[0.0, 0.0]], [[3.0, -4.0]]]), static_NL).backward()
+    torch.testing.assert_close(choices_NK.grad, torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(static_NL.grad, torch.zeros(1, 2))
 
 
 def test_feature_distance_compares_the_first_features_relative_to_their_size() -> None:
