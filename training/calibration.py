@@ -93,7 +93,8 @@ def calibrate(
 
 
 def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float:
-    """Return the smallest calibrated share whose accuracy is within `tolerance` of the trained policy's."""
+    """Return the smallest calibrated share, at most 1, as accurate to `tolerance` as the trained policy."""
     good_enough = [point for point in points if point.top1 >= points[0].top1 - tolerance]
     share = min(point.share for point in good_enough)
-    return math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
+    rounded = math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
+    return min(rounded, 1.0)  # an untrained policy may cost more than the baseline

@@ -1,7 +1,7 @@
 """Recipes: everything that decides a training run, as frozen values built by plain functions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sdcom.config import ClipConfig, ModelConfig
@@ -170,12 +170,12 @@ def tiny(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         gate_hidden=64,
         fusion_features=128,
     )
-    quick = Optimization(learning_rate=0.02, epochs=4, batch_size=8, warmup_epochs=1, milestones=())
+    quick = Optimization(learning_rate=0.01, epochs=4, batch_size=8, warmup_epochs=0, milestones=())
     return Recipe(
         name="tiny",
         model=model,
         augmentation=Augmentation(time_order_share=0.5),
-        supernet=SupernetRecipe(optimization=quick, num_frames=4),
-        policy=PolicyRecipe(optimization=quick),
+        supernet=SupernetRecipe(optimization=quick, num_frames=2),
+        policy=PolicyRecipe(optimization=replace(quick, optimizer="adamw", learning_rate=0.002, epochs=6)),
         seed=seed,
     )

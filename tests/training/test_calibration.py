@@ -11,6 +11,7 @@ from sdcom.checkpoint import CalibrationPoint, Model, ModelInfo
 from sdcom.engine.reference import compose
 from sdcom.models.composition import SDCOM
 from sdcom.preprocess import normalize
+from sdcom.recognition import Budget
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import TensorStore, patterned_store
 from training.batches import evaluation_clip
@@ -118,3 +119,7 @@ def test_the_default_budget_is_the_cheapest_that_is_as_good_as_the_trained_polic
 @given(st.floats(0.0001, 1))
 def test_the_default_budget_always_pays_for_the_point_that_it_was_taken_from(share: float) -> None:
     assert share <= default_budget([_point(share, 0.5)]) <= share + 1.01e-4
+
+
+def test_a_policy_that_costs_more_than_the_baseline_still_has_a_default_budget() -> None:
+    assert Budget(share=default_budget([_point(1.0432, 0.5)])) == Budget(share=1)

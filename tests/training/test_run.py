@@ -1,0 +1,107 @@
+"""A whole run on a processor: files in, a model directory out that serves."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdcom.checkpoint import INFO_FILE, ModelInfo, load_info, load_model
+from sdcom.recognition import Budget
+from sdcom.recognizer import Recognizer
+from training.data import DataError, Split, read_split
+from training.recipes import Recipe, tiny
+from training.run import train
+
+
+@dataclass
+class _Run:
+    directory: Path
+    info: ModelInfo
+    reports: dict[str, list[dict[str, float]]]
+    split: Split
+
+
+def _train(recipe: Recipe, split: Split, directory: Path) -> _Run:
+    reports: dict[str, list[dict[str, float]]] = defaultdict(list)
+    info = train(
+        recipe,
+        split.train + split.test,
+        directory,
+        version="7",
+        start=None,
+        device=torch.device("cpu"),
+        report=lambda stage, _epoch, terms: reports[stage].append(terms),
+        num_threads=1,
+    )
+    return _Run(directory, info, reports, split)
+
+
+def _one_epoch(recipe: Recipe) -> Recipe:
+    once = replace(recipe.supernet.optimization, epochs=1)
+    return replace(
+        recipe,
+        supernet=replace(recipe.supernet, optimization=once),
+        policy=replace(recipe.policy, optimization=once),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(rendered_set: Path, tmp_path_factory: pytest.TempPathFactory) -> _Run:
+    split = read_split(rendered_set, "split")
+    return _train(tiny(split.labels), split, tmp_path_factory.mktemp("trained"))
+
+
+def test_both_stages_learn(run: _Run) -> None:
+    stage1 = [terms["loss"] for terms in run.reports["supernet"]]
+    stage2 = [terms["cross_entropy"] for terms in run.reports["policy"]]
+    assert (len(stage1), len(stage2)) == (4, 6)
+    assert stage1[-1] < stage1[0]
+    assert stage2[-1] < stage2[0]
+
+
+def test_the_directory_serves(run: _Run) -> None:
+    clip = run.split.test[0].path
+    with Recognizer.load(run.directory, num_decode_workers=1) as recognizer:
+        recognizer.warm_up()
+        answer = recognizer.recognize(clip)
+        assert answer.model == "tiny@7"
+        assert {prediction.label for prediction in answer.predictions} == {"clap", "jump", "wave"}
+        assert run.info.default_budget is not None
+        assert answer.ledger.total_macs <= run.info.default_budget * answer.ledger.baseline_macs
+        assert recognizer.recognize(clip, budget=Budget(share=1)).ledger.lam == 0
+
+
+def test_the_record_says_where_the_model_comes_from(run: _Run) -> None:
+    info = load_info(run.directory)
+    assert info.model_dump(mode="json") == run.info.model_dump(mode="json")
+    provenance = info.provenance
+    assert provenance["num_training_clips"] + provenance["num_calibration_clips"] == 24
+    assert provenance["num_calibration_clips"] > 0
+    assert provenance["imagenet_weights"] == []
+    assert provenance["recipe"]["policy"]["efficiency_weight"] == 0.7
+    document = json.loads((run.directory / INFO_FILE).read_text())
+    assert document["calibration"][0]["lam"] == 0
+
+
+def test_the_same_seed_trains_the_same_model_and_another_seed_another(
+    rendered_set: Path, tmp_path: Path
+) -> None:
+    split = read_split(rendered_set, "split")
+    recipe = _one_epoch(tiny(split.labels))
+    one, again, other = (
+        load_model(_train(replace(recipe, seed=seed), split, tmp_path / name).directory).networks.state_dict()
+        for name, seed in (("one", 3), ("again", 3), ("other", 4))
+    )
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    assert not torch.equal(one["fusion.linear.weight"], other["fusion.linear.weight"])
+
+
+def test_too_few_clips_for_a_batch_are_refused_with_both_numbers(rendered_set: Path, tmp_path: Path) -> None:
+    split = read_split(rendered_set, "split")
+    few = replace(split, train=split.train[:5], test=())
+    with pytest.raises(DataError, match="5 clips are left for training, fewer than one batch of 8"):
+        _train(replace(tiny(split.labels), validation_share=0), few, tmp_path)
+    assert not any(tmp_path.iterdir())
