@@ -86,17 +86,15 @@ def test_the_record_says_where_the_model_comes_from(run: _Run) -> None:
     assert document["calibration"][0]["lam"] == 0
 
 
-def test_the_same_seed_trains_the_same_model_and_another_seed_another(
-    rendered_set: Path, tmp_path: Path
-) -> None:
-    split = read_split(rendered_set, "split")
-    recipe = _one_epoch(tiny(split.labels))
-    one, again, other = (
-        load_model(_train(replace(recipe, seed=seed), split, tmp_path / name).directory).networks.state_dict()
-        for name, seed in (("one", 3), ("again", 3), ("other", 4))
+def test_the_same_seed_trains_the_same_model(rendered_set: Path, tmp_path: Path) -> None:
+    whole = read_split(rendered_set, "split")
+    split = replace(whole, train=whole.train[:8], test=())
+    recipe = replace(_one_epoch(tiny(split.labels)), validation_share=0)
+    one, again = (
+        load_model(_train(recipe, split, tmp_path / name).directory).networks.state_dict()
+        for name in ("one", "again")
     )
     assert all(torch.equal(value, again[name]) for name, value in one.items())
-    assert not torch.equal(one["fusion.linear.weight"], other["fusion.linear.weight"])
 
 
 def test_too_few_clips_for_a_batch_are_refused_with_both_numbers(rendered_set: Path, tmp_path: Path) -> None:

@@ -22,12 +22,17 @@ CLIP = ClipConfig(num_frames=2, short_side=32, crop=32)
 QUICK = Optimization(learning_rate=0.02, epochs=2, batch_size=4, warmup_epochs=0, milestones=())
 
 
-@pytest.fixture
-def backbone() -> Backbone:
+@pytest.fixture(scope="module")
+def pristine() -> Backbone:
     torch.manual_seed(0)
     network = build_backbone("resnet18", WIDTHS, len(LABELS))
     recalibrate_statistics(network, WIDTHS, [torch.randn(16, 3, 32, 32)])
     return network
+
+
+@pytest.fixture
+def backbone(pristine: Backbone) -> Backbone:
+    return copy.deepcopy(pristine)
 
 
 @pytest.fixture
