@@ -1,0 +1,56 @@
+# Everything runs in .venv, which the first target that needs it creates.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format serve proto train-tiny train-bundled results bench fuzz clean
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DATA ?= ../shared/data/jhmdb
+WEIGHTS ?= ../shared/weights/mobilenet_v2_1.0_224.npz
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
+	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --editable
+	@touch $@
+
+setup: $(INSTALLED)  ## create .venv with everything for development
+
+demo: $(INSTALLED)  ## serve the bundled model, post a sample, print the answer
+	$(BIN)/python -m service.demo
+
+test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
+	$(BIN)/pytest -m "not fuzz"
+
+check: lint test  ## what CI runs: lint and test
+
+lint: $(INSTALLED)  ## ruff, mypy, import contracts, protocol and Dockerfile lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/hadolint Dockerfile
+
+format: $(INSTALLED)  ## sort imports and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(INSTALLED)  ## serve the bundled model on port 8000 (gRPC: 50051)
+	$(BIN)/sdcom serve
+
+proto: $(INSTALLED)  ## generate service/pb from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=protos/sdcom/v1 \
+		--python_out=. --pyi_out=. --grpc_python_out=. service/pb/recognition.proto
+
+train-tiny: $(INSTALLED)  ## train both stages on rendered clips in under a minute
+	$(BIN)/sdcom train tiny --output runs/tiny
+
+fuzz: $(INSTALLED)  ## send thousands of damaged files through a running server
+	$(BIN)/pytest -m fuzz
+
+bench: $(INSTALLED)  ## time each part at each width beside its FLOPs
+	$(BIN)/sdcom bench
+
+clean:  ## remove the environment, caches and runs
+	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
