@@ -187,8 +187,7 @@ def load_model(directory: Path, device: torch.device | str = "cpu") -> Model:
             f"{directory / WEIGHTS_FILE} does not fit {INFO_FILE}: {shown} ({len(problems)} in all)"
         )
     networks.load_state_dict(tensors)
-    networks.to(device).to(memory_format=torch.channels_last)
-    return Model(info, networks.eval().requires_grad_(requires_grad=False))
+    return Model(info, networks.to(device).eval().requires_grad_(requires_grad=False))
 
 
 def _load_weights(directory: Path, info: ModelInfo) -> dict[str, Tensor]:

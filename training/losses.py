@@ -27,14 +27,14 @@ def efficiency(choices_BTK: Tensor, widths: Sequence[float]) -> Tensor:
 
 
 def diversity(choices_NK: Tensor, dynamic_KNL: Tensor, static_NL: Tensor) -> Tensor:
-    """Return 1 + the mean cosine similarity of the chosen width's logits to the static network's, in [0, 2].
+    """Return 1 + the mean cosine similarity of the chosen supplement's logits and the static ones, in [0, 2].
 
-    The supplement should say something else than the static network; one that says nothing (logits all 0)
-    counts as neutral. Similarities are chosen from, not taken of the chosen logits: the cosine of an all-zero
-    vector has a gradient of 1e8, which would drown every other term.
+    The supplement should say something else than the static network. Similarities are taken at each width
+    and then chosen among, which for one-hot choices is the same as choosing logits first, but keeps the
+    gradient finite where the choice is width 0, whose logits are zeros: it counts as neutral.
     """
     similarity_KN = functional.cosine_similarity(dynamic_KNL, static_NL[None], dim=-1)
-    return 1 + torch.einsum("nk,kn->n", choices_NK, similarity_KN).mean()
+    return 1 + (choices_NK * similarity_KN.T).sum(dim=-1).mean()
 
 
 def feature_distance(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:

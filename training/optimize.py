@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from sdcom.models.slimmable import Backbone
 from training.recipes import Optimization
 
 
@@ -32,6 +33,14 @@ def build_optimizer(
     return SGD(groups, lr=options.learning_rate, momentum=0.9)
 
 
+def body_and_classifier(backbone: Backbone) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return a network's parameters but for its classifier's, and its classifier's."""
+    prefix = backbone.classifier_name + "."
+    named = list(backbone.named_parameters())
+    body = [parameter for name, parameter in named if not name.startswith(prefix)]
+    return body, [parameter for name, parameter in named if name.startswith(prefix)]
+
+
 def build_schedule(optimizer: Optimizer, options: Optimization, steps_per_epoch: int) -> LambdaLR:
     """Build the schedule; it steps once a batch."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, options))
@@ -48,10 +57,14 @@ def learning_rate_factor(epoch: float, options: Optimization) -> float:
 
 
 def update(optimizer: Optimizer, schedule: LambdaLR, max_gradient_norm: float) -> Tensor:
-    """Take one step with the gradients at hand, and clear them; return their norm before clipping."""
+    """Take one step with the gradients at hand, and clear them; return their norm before clipping.
+
+    Gradients that are not finite are dropped: one bad batch must not spoil the weights.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
-    optimizer.step()
+    if norm.isfinite():
+        optimizer.step()
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

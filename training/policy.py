@@ -14,7 +14,7 @@ from torch.nn import functional
 from sdcom.models.composition import SDCOM
 from training.batches import Augmentation, Batch, ClipStore, training_batches
 from training.losses import anytime_cross_entropy, diversity, efficiency
-from training.optimize import build_optimizer, build_schedule, update
+from training.optimize import body_and_classifier, build_optimizer, build_schedule, update
 from training.recipes import PolicyRecipe
 from training.supernet import Report
 
@@ -54,9 +54,11 @@ def train_policy(
     """
     options = recipe.optimization
     networks.dynamic.requires_grad_(requires_grad=False)
+    static_body, static_classifier = body_and_classifier(networks.static)
     optimizer = build_optimizer(
         [
-            (networks.static.parameters(), recipe.static_multiplier),
+            (static_body, recipe.static_multiplier),
+            (static_classifier, recipe.static_multiplier * recipe.classifier_multiplier),
             (networks.gate.parameters(), recipe.gate_multiplier),
             (networks.fusion.parameters(), recipe.fusion_multiplier),
         ],

@@ -68,6 +68,7 @@ class PolicyRecipe:
     Attributes:
         optimization: the base; each part has a multiplier of its learning rate.
         static_multiplier: of the static network.
+        classifier_multiplier: of the static network's auxiliary classifier, on top of its network's.
         gate_multiplier: of the gate.
         fusion_multiplier: of the fusion head.
         efficiency_weight: of the cost of the widths chosen.
@@ -79,6 +80,7 @@ class PolicyRecipe:
 
     optimization: Optimization = Optimization(epochs=50, warmup_epochs=0, milestones=(20, 40))
     static_multiplier: float = 0.5
+    classifier_multiplier: float = 1.0
     gate_multiplier: float = 0.1
     fusion_multiplier: float = 5.0
     efficiency_weight: float = 0.7
@@ -107,7 +109,7 @@ class Recipe:
     augmentation: Augmentation
     supernet: SupernetRecipe
     policy: PolicyRecipe
-    validation_share: float = 0.15
+    validation_share: float = 0.1
     seed: int = 0
 
 
@@ -137,9 +139,10 @@ def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         augmentation=Augmentation(flip=True, brightness=0.2, contrast=0.2, time_order_share=0.5),
         supernet=SupernetRecipe(
             optimization=gentle,
-            num_frames=4,
+            num_frames=3,
+            ema_decay=0.98,
             pseudo_width=False,
-            anchor_weight=1.0,
+            anchor_weight=0.5,
             frozen_statistics=True,
             sort_channels=True,
             classifier_multiplier=10.0,
@@ -147,6 +150,7 @@ def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         policy=PolicyRecipe(
             optimization=gentle,
             static_multiplier=0.3,
+            classifier_multiplier=10.0,
             gate_multiplier=1.0,
             fusion_multiplier=3.0,
             efficiency_weight=0.05,

@@ -67,7 +67,7 @@ def train(
         start_from_imagenet(
             networks, start.static_weights, start.dynamic_weights, frames_NCHW, sort_channels=sort_channels
         )
-    networks.to(device, memory_format=torch.channels_last)
+    networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
     networks.dynamic = train_supernet(
         networks.dynamic,
         widths=recipe.model.widths,

@@ -18,7 +18,7 @@ from sdcom.config import ClipConfig
 from sdcom.models.slimmable import Backbone, batch_norms
 from training.batches import Augmentation, Batch, ClipStore, training_batches
 from training.losses import feature_distance, soft_cross_entropy
-from training.optimize import build_optimizer, build_schedule, update
+from training.optimize import body_and_classifier, build_optimizer, build_schedule, update
 from training.recipes import SupernetRecipe
 
 Report = Callable[[str, int, dict[str, float]], None]
@@ -55,15 +55,8 @@ def train_supernet(
     """
     clip = clip.model_copy(update={"num_frames": recipe.num_frames})
     options = recipe.optimization
-    classifier = {backbone.classifier_name + suffix for suffix in (".weight", ".bias")}
-    named = list(backbone.named_parameters())
-    optimizer = build_optimizer(
-        [
-            ([parameter for name, parameter in named if name not in classifier], 1.0),
-            ([parameter for name, parameter in named if name in classifier], recipe.classifier_multiplier),
-        ],
-        options,
-    )
+    body, classifier = body_and_classifier(backbone)
+    optimizer = build_optimizer([(body, 1.0), (classifier, recipe.classifier_multiplier)], options)
     schedule = build_schedule(optimizer, options, max(len(store) // options.batch_size, 1))
     average = AveragedModel(
         backbone, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
