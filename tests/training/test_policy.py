@@ -12,7 +12,7 @@ from sdcom.models.composition import SDCOM
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import patterned_store
 from training.batches import Augmentation, Batch
-from training.policy import every_width, policy_losses, train_policy
+from training.policy import PolicyLosses, every_width, observe, policy_losses, train_policy
 from training.recipes import Optimization, PolicyRecipe
 
 B, T = 3, TINY_CONFIG.clip.num_frames
@@ -51,11 +51,17 @@ def _train(networks: SDCOM, recipe: PolicyRecipe) -> list[dict[str, float]]:
     return reports
 
 
+def _losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe) -> PolicyLosses:
+    return policy_losses(
+        networks, observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.labels_B, recipe
+    )
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_terms_are_those_of_the_method(networks: SDCOM, batch: Batch, smoothing: float) -> None:
     recipe = PolicyRecipe(label_smoothing=smoothing)
     torch.manual_seed(5)
-    losses = policy_losses(networks, batch, recipe)
+    losses = _losses(networks, batch, recipe)
     expected = _by_hand(networks, batch, recipe, seed=5)
     torch.testing.assert_close(losses.cross_entropy, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses.efficiency, expected[1], rtol=1e-4, atol=1e-5)
@@ -68,7 +74,7 @@ def test_choices_are_one_hot_so_that_training_sees_what_serving_runs(networks: S
     seen = set()
     for seed in range(5):
         torch.manual_seed(seed)
-        sixteenths = float(policy_losses(networks, batch, PolicyRecipe()).efficiency.detach()) * B * T * 16
+        sixteenths = float(_losses(networks, batch, PolicyRecipe()).efficiency.detach()) * B * T * 16
         assert sixteenths == pytest.approx(round(sixteenths), abs=1e-3)
         seen.add(round(sixteenths))
     assert len(seen) > 1, "the widths are drawn"
@@ -80,7 +86,7 @@ def test_every_term_of_the_loss_reaches_the_gate_and_none_the_dynamic_network(
     for term in ("cross_entropy", "efficiency", "diversity"):
         networks.zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        getattr(policy_losses(networks, batch, PolicyRecipe()), term).backward()
+        getattr(_losses(networks, batch, PolicyRecipe()), term).backward()
         assert all(p.grad is not None and p.grad.any() for p in networks.gate.parameters()), term
         assert all(p.grad is None for p in networks.dynamic.parameters()), term
         gets_it = [p.grad is not None and bool(p.grad.any()) for p in networks.fusion.parameters()]
@@ -124,6 +130,23 @@ def test_the_price_of_width_makes_the_gate_frugal(pristine: SDCOM) -> None:
         recipe = PolicyRecipe(optimization=options, efficiency_weight=weight, gate_multiplier=1.0)
         reported.append(_train(copy.deepcopy(pristine), recipe)[-1]["efficiency"])
     assert reported[1] < 0.7 * reported[0]
+
+
+def test_heads_learn_from_remembered_views_while_both_networks_stay_as_they_are(networks: SDCOM) -> None:
+    before = copy.deepcopy(networks.state_dict())
+    recipe = PolicyRecipe(optimization=QUICK, num_views=2, static_multiplier=0.0, frozen_statistics=True)
+    reports = _train(networks, recipe)
+    moved = {name for name, value in networks.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"gate", "fusion", "static"}
+    of_static = {name for name in moved if name.startswith("static.")}
+    assert of_static <= {f"static.{networks.static.classifier_name}.{leaf}" for leaf in ("weight", "bias")}
+    assert len(reports) == 2
+    assert all(np.isfinite(list(terms.values())).all() for terms in reports)
+
+
+def test_views_of_a_network_that_learns_are_not_to_be_remembered() -> None:
+    with pytest.raises(ValueError, match="needs a frozen static network"):
+        PolicyRecipe(num_views=2)
 
 
 def _by_hand(networks: SDCOM, batch: Batch, recipe: PolicyRecipe, seed: int) -> tuple[Tensor, Tensor, Tensor]:
