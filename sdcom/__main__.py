@@ -1,4 +1,4 @@
-"""The `sdcom` command. The only file of this package that reaches up, lazily, into `service`."""
+"""The `sdcom` command: the only file of this package that reaches up, lazily, into the other two."""
 
 import json
 import os
@@ -165,6 +165,51 @@ def info(
     for name, record in (("evaluation", described.evaluation), ("provenance", described.provenance)):
         if record:
             console.print(f"\n{name}", json.dumps(record, indent=2), markup=False)
+
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train a model on a dataset, on rendered clips, or on both."""
+    from training.cli import app as training
+
+    training(["train", *context.args])
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """Print top-1 and GFLOPs of a model, of its full-width baseline, and of its static network."""
+    from training.cli import app as training
+
+    training(["evaluate", *context.args])
+
+
+@app.command()
+def bench(
+    model: ModelOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one network call.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each part; the median counts.")] = 5,
+) -> None:
+    """Time every part at every width on this machine, beside its FLOPs."""
+    from sdcom.checkpoint import load_model
+    from sdcom.engine.bench import time_parts
+    from sdcom.recognizer import bundled_model_dir
+
+    loaded = load_model(model or bundled_model_dir())
+    table = Table("part", "MACs a frame", "of full width", "ms a frame", "of full width", box=None)
+    timings = time_parts(loaded, num_threads=threads, num_repeats=repeats)
+    full = timings[-1]
+    for row in timings:
+        table.add_row(
+            row.name,
+            f"{row.macs:,}",
+            f"{row.macs / full.macs:.3f}",
+            f"{row.ms:.2f}",
+            f"{row.ms / full.ms:.3f}",
+        )
+    Console().print(table)
 
 
 def _networks(described: "ModelInfo") -> Table:

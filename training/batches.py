@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sdcom.config import ClipConfig
 from sdcom.preprocess import normalize
-from sdcom.sampling import coarse_to_fine_order, random_in_segments, segment_centers
+from sdcom.sampling import Int64Array, coarse_to_fine_order, random_in_segments, segment_centers
 from sdcom.video import decode_every_frame
 from training.data import Clip
 
@@ -84,12 +84,17 @@ def training_batches(
     shuffled = rng.permutation(len(store))
     for start in range(0, len(store) - batch_size + 1, batch_size):
         chosen = shuffled[start : start + batch_size]
-        in_time = rng.random() < augmentation.time_order_share
-        order_T = np.arange(clip.num_frames) if in_time else coarse_to_fine_order(clip.num_frames)
-        clips = [_augmented_clip(store.frames_NHWC[i], clip, augmentation, order_T, rng) for i in chosen]
+        order_T = feeding_order(clip.num_frames, augmentation, rng)
+        clips = [augmented_clip(store.frames_NHWC[i], clip, augmentation, order_T, rng) for i in chosen]
         frames_NCHW = normalize(torch.cat(clips), clip)
         labels_B = torch.tensor([store.labels[i] for i in chosen], device=store.device)
         yield Batch(frames_NCHW.unflatten(0, (batch_size, clip.num_frames)), labels_B)
+
+
+def feeding_order(num_frames: int, augmentation: Augmentation, rng: np.random.Generator) -> Int64Array:
+    """Return a batch's order: coarse to fine or, in the augmentation's share of batches, of time."""
+    in_time = rng.random() < augmentation.time_order_share
+    return np.arange(num_frames) if in_time else coarse_to_fine_order(num_frames)
 
 
 def evaluation_clip(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
@@ -100,14 +105,25 @@ def evaluation_clip(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
     return frames_NHWC[indices_T.tolist(), top : top + clip.crop, left : left + clip.crop]
 
 
-def _augmented_clip(
+def augmented_clip(
     frames_NHWC: Tensor,
     clip: ClipConfig,
     augmentation: Augmentation,
-    order_T: np.ndarray,
+    order_T: Int64Array,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Return float frames [T, crop, crop, 3] in [0, 255], one crop, flip and colour for all of them."""
+    """Return a new view of a clip: one random frame of each segment, one crop, flip and colour for all.
+
+    Args:
+        frames_NHWC: the whole clip.
+        clip: gives T and the crop.
+        augmentation: what may happen.
+        order_T: feeding order.
+        rng: draws it all.
+
+    Returns:
+        Float RGB frames [T, crop, crop, 3] in [0, 255], in feeding order.
+    """
     indices_T = random_in_segments(len(frames_NHWC), clip.num_frames, rng)[order_T]
     top, left, crop_height, crop_width = _multi_scale_crop(frames_NHWC.shape[1], frames_NHWC.shape[2], rng)
     crops_THWC = frames_NHWC[indices_T.tolist(), top : top + crop_height, left : left + crop_width]

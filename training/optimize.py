@@ -41,6 +41,11 @@ def body_and_classifier(backbone: Backbone) -> tuple[list[nn.Parameter], list[nn
     return body, [parameter for name, parameter in named if name.startswith(prefix)]
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Return the context that runs networks in bfloat16 on CUDA, and changes nothing elsewhere."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
 def build_schedule(optimizer: Optimizer, options: Optimization, steps_per_epoch: int) -> LambdaLR:
     """Build the schedule; it steps once a batch."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, options))

@@ -3,8 +3,9 @@
 Shapes: B videos, T frames in feeding order, N = B * T frames, D features, K widths, L labels.
 """
 
-from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdcom.models.composition import SDCOM
-from training.batches import Augmentation, Batch, ClipStore, training_batches
+from sdcom.preprocess import normalize
+from training.batches import Augmentation, ClipStore, augmented_clip, feeding_order, training_batches
 from training.losses import anytime_cross_entropy, diversity, efficiency
-from training.optimize import body_and_classifier, build_optimizer, build_schedule, update
+from training.optimize import (
+    body_and_classifier,
+    build_optimizer,
+    build_schedule,
+    mixed_precision,
+    update,
+)
 from training.recipes import PolicyRecipe
 from training.supernet import Report
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLosses:
-    """The terms of the policy's loss, and the mean width chosen, each a scalar."""
+    """The terms of the policy's loss, each a scalar."""
 
     cross_entropy: Tensor
     efficiency: Tensor
@@ -31,6 +39,22 @@ class PolicyLosses:
         """Return the weighted sum that is minimised."""
         weighted = recipe.efficiency_weight * self.efficiency + recipe.diversity_weight * self.diversity
         return self.cross_entropy + weighted
+
+
+class Observation(NamedTuple):
+    """What the networks say of N frames, but for the gate and the fusion head.
+
+    Attributes:
+        map_NCHW: the static network's feature map.
+        static_ND: its pool.
+        supplements_KND: the dynamic network's features at every width.
+        supplement_logits_KNL: its class logits at every width.
+    """
+
+    map_NCHW: Tensor
+    static_ND: Tensor
+    supplements_KND: Tensor
+    supplement_logits_KNL: Tensor
 
 
 def train_policy(
@@ -52,61 +76,147 @@ def train_policy(
         rng: draws batches; the Gumbel noise is torch's own.
         report: told every epoch's losses.
     """
+    batch_size, clip = recipe.optimization.batch_size, networks.config.clip
+    memory = remember(networks, store, augmentation, recipe.num_views, rng) if recipe.num_views else None
+
+    def epoch() -> Iterator[tuple[Observation, Tensor]]:
+        if memory is not None:
+            yield from recalled_batches(memory, clip.num_frames, augmentation, batch_size, rng)
+            return
+        for batch in training_batches(store, clip, augmentation, batch_size, rng):
+            yield observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.labels_B
+
+    fit_policy(networks, epoch, max(len(store) // batch_size, 1), recipe, report)
+
+
+def fit_policy(
+    networks: SDCOM,
+    draw_epoch: Callable[[], Iterator[tuple[Observation, Tensor]]],
+    steps_per_epoch: int,
+    recipe: PolicyRecipe,
+    report: Report,
+) -> None:
+    """Minimise the policy's loss over epochs of observations and their labels [B]."""
     options = recipe.optimization
     networks.dynamic.requires_grad_(requires_grad=False)
     static_body, static_classifier = body_and_classifier(networks.static)
     optimizer = build_optimizer(
         [
             (static_body, recipe.static_multiplier),
-            (static_classifier, recipe.static_multiplier * recipe.classifier_multiplier),
+            (static_classifier, recipe.classifier_multiplier),
             (networks.gate.parameters(), recipe.gate_multiplier),
             (networks.fusion.parameters(), recipe.fusion_multiplier),
         ],
         options,
     )
-    schedule = build_schedule(optimizer, options, max(len(store) // options.batch_size, 1))
+    schedule = build_schedule(optimizer, options, steps_per_epoch)
+    device = next(networks.parameters()).device
     for epoch in range(options.epochs):
         _set_modes(networks, recipe)
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=store.device))
-        num_steps = 0
-        for batch in training_batches(store, networks.config.clip, augmentation, options.batch_size, rng):
-            with torch.autocast(store.device.type, dtype=torch.bfloat16, enabled=store.device.type == "cuda"):
-                losses = policy_losses(networks, batch, recipe)
+        terms: list[Tensor] = []
+        for observation, labels_B in draw_epoch():
+            with mixed_precision(device):
+                losses = policy_losses(networks, observation, labels_B, recipe)
                 loss = losses.total(recipe)
             loss.backward()
             update(optimizer, schedule, options.max_gradient_norm)
-            sums["cross_entropy"] += losses.cross_entropy.detach()
-            sums["efficiency"] += losses.efficiency.detach()
-            sums["diversity"] += losses.diversity.detach()
-            num_steps += 1
-        report("policy", epoch, {name: float(value) / num_steps for name, value in sums.items()})
+            terms.append(torch.stack((losses.cross_entropy, losses.efficiency, losses.diversity)).detach())
+        means = torch.stack(terms).mean(dim=0).tolist()
+        report("policy", epoch, dict(zip(("cross_entropy", "efficiency", "diversity"), means, strict=True)))
     networks.eval()
 
 
-def policy_losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe) -> PolicyLosses:
+def policy_losses(
+    networks: SDCOM, observation: Observation, labels_B: Tensor, recipe: PolicyRecipe
+) -> PolicyLosses:
     """Return the loss terms of one batch, with widths drawn by straight-through Gumbel-softmax."""
-    shape_BT = batch.frames_BTCHW.shape[:2]
-    frames_NCHW = batch.frames_BTCHW.flatten(0, 1)
-    view = networks.look(frames_NCHW)
-    static_NL = networks.static.classify(view.features_ND)
-    supplements_KND, supplement_logits_KNL = every_width(networks, frames_NCHW)
+    shape_BT = (len(labels_B), len(observation.static_ND) // len(labels_B))
+    static_ND = observation.static_ND
+    static_NL = networks.static.classify(static_ND).float()
 
-    gate_logits_BTK, _ = networks.gate.decide(networks.gate.embed(view.map_NCHW).unflatten(0, shape_BT))
+    embeddings_ND = networks.gate.embed(observation.map_NCHW)
+    gate_logits_BTK, _ = networks.gate.decide(embeddings_ND.unflatten(0, shape_BT))
     choices_BTK = functional.gumbel_softmax(gate_logits_BTK.float(), tau=recipe.temperature, hard=True)
     choices_NK = choices_BTK.flatten(0, 1)
-    dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, supplements_KND.float())
+    dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, observation.supplements_KND.float())
 
-    logits_BTL = networks.fusion(view.features_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT))
-    labels_N = batch.labels_B.repeat_interleave(shape_BT[1])
+    logits_BTL = networks.fusion(static_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT)).float()
+    labels_N = labels_B.repeat_interleave(shape_BT[1])
     smoothing = recipe.label_smoothing
-    cross_entropy = anytime_cross_entropy(
-        logits_BTL.float(), batch.labels_B, smoothing
-    ) + functional.cross_entropy(static_NL.float(), labels_N, label_smoothing=smoothing)
+    fused = anytime_cross_entropy(logits_BTL, labels_B, smoothing)
+    auxiliary = functional.cross_entropy(static_NL, labels_N, label_smoothing=smoothing)
     return PolicyLosses(
-        cross_entropy=cross_entropy,
+        cross_entropy=fused + auxiliary,
         efficiency=efficiency(choices_BTK, networks.config.widths),
-        diversity=diversity(choices_NK, supplement_logits_KNL.float(), static_NL.float()),
+        diversity=diversity(choices_NK, observation.supplement_logits_KNL.float(), static_NL),
     )
+
+
+def observe(networks: SDCOM, frames_NCHW: Tensor) -> Observation:
+    """Run the static network, and the dynamic one at every width, on normalised frames."""
+    with mixed_precision(frames_NCHW.device):
+        view = networks.look(frames_NCHW)
+        return Observation(view.map_NCHW, view.features_ND, *every_width(networks, frames_NCHW))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What frozen networks said of augmented views of every clip.
+
+    Attributes:
+        observations: of each clip, `num_views * T` frames, view by view in time order, as float16.
+        labels_N: class indices of the clips.
+        num_views: of each clip.
+    """
+
+    observations: Sequence[Observation]
+    labels_N: Tensor
+    num_views: int
+
+    def recall(self, clip_index: int, order_T: Tensor, rng: np.random.Generator) -> Observation:
+        """Return a random view of a clip, its frames in the given order, as float32."""
+        rows_T = order_T + len(order_T) * int(rng.integers(self.num_views))
+        seen = self.observations[clip_index]
+        return Observation(
+            seen.map_NCHW[rows_T].float(),
+            seen.static_ND[rows_T].float(),
+            seen.supplements_KND[:, rows_T].float(),
+            seen.supplement_logits_KNL[:, rows_T].float(),
+        )
+
+
+@torch.no_grad()
+def remember(
+    networks: SDCOM, store: ClipStore, augmentation: Augmentation, num_views: int, rng: np.random.Generator
+) -> Memory:
+    """Observe `num_views` augmented views of every clip once, by networks that are frozen from here on."""
+    networks.eval()
+    clip = networks.config.clip
+    time_order_T = np.arange(clip.num_frames)
+    observations = []
+    for frames_NHWC in store.frames_NHWC:
+        views = [augmented_clip(frames_NHWC, clip, augmentation, time_order_T, rng) for _ in range(num_views)]
+        seen = observe(networks, normalize(torch.cat(views), clip))
+        observations.append(Observation(*(part.half() for part in seen)))
+    return Memory(observations, torch.tensor(store.labels, device=store.device), num_views)
+
+
+def recalled_batches(
+    memory: Memory, num_frames: int, augmentation: Augmentation, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[Observation, Tensor]]:
+    """Yield one epoch of full batches from memory: every clip once, a random view of each."""
+    shuffled = rng.permutation(len(memory.observations)).tolist()
+    for start in range(0, len(shuffled) - batch_size + 1, batch_size):
+        chosen = shuffled[start : start + batch_size]
+        order_T = torch.from_numpy(feeding_order(num_frames, augmentation, rng))
+        seen = [memory.recall(clip_index, order_T, rng) for clip_index in chosen]
+        observation = Observation(
+            torch.cat([clip.map_NCHW for clip in seen]),
+            torch.cat([clip.static_ND for clip in seen]),
+            torch.cat([clip.supplements_KND for clip in seen], dim=1),
+            torch.cat([clip.supplement_logits_KNL for clip in seen], dim=1),
+        )
+        yield observation, memory.labels_N[chosen]
 
 
 @torch.no_grad()

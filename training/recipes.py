@@ -68,7 +68,7 @@ class PolicyRecipe:
     Attributes:
         optimization: the base; each part has a multiplier of its learning rate.
         static_multiplier: of the static network.
-        classifier_multiplier: of the static network's auxiliary classifier, on top of its network's.
+        classifier_multiplier: of the static network's auxiliary classifier.
         gate_multiplier: of the gate.
         fusion_multiplier: of the fusion head.
         efficiency_weight: of the cost of the widths chosen.
@@ -76,11 +76,17 @@ class PolicyRecipe:
         frozen_statistics: leave the static network's batch norm statistics as they were.
         diversity_weight: of the term that asks the supplement to say something else.
         label_smoothing: of the cross entropies.
+        num_views: how many augmented views of each clip both networks see once, before the first epoch, so
+            that only the heads run from then on; needs a frozen static network. 0 draws new views every
+            epoch.
+
+    Raises:
+        ValueError: views are to be remembered of a static network that learns.
     """
 
     optimization: Optimization = Optimization(epochs=50, warmup_epochs=0, milestones=(20, 40))
     static_multiplier: float = 0.5
-    classifier_multiplier: float = 1.0
+    classifier_multiplier: float = 0.5
     gate_multiplier: float = 0.1
     fusion_multiplier: float = 5.0
     efficiency_weight: float = 0.7
@@ -88,6 +94,13 @@ class PolicyRecipe:
     frozen_statistics: bool = False
     diversity_weight: float = 1.0
     label_smoothing: float = 0.0
+    num_views: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_views and not (self.static_multiplier == 0 and self.frozen_statistics):
+            raise ValueError(
+                "num_views needs a frozen static network: static_multiplier=0, frozen_statistics=True"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,13 @@ from sdcom.config import ClipConfig
 from sdcom.models.slimmable import Backbone, batch_norms
 from training.batches import Augmentation, Batch, ClipStore, training_batches
 from training.losses import feature_distance, soft_cross_entropy
-from training.optimize import body_and_classifier, build_optimizer, build_schedule, update
+from training.optimize import (
+    body_and_classifier,
+    build_optimizer,
+    build_schedule,
+    mixed_precision,
+    update,
+)
 from training.recipes import SupernetRecipe
 
 Report = Callable[[str, int, dict[str, float]], None]
@@ -87,12 +93,12 @@ def _sandwich(networks: _Networks, batch: Batch, widths: Sequence[float], recipe
     """Add up every width's gradients on one batch, wide to narrow; return the sum of the losses."""
     positive = [width for width in reversed(widths) if width > 0]
     taught_BL = {width: _teacher_probabilities(networks.teacher, batch, width) for width in positive[:-1]}
-    with torch.no_grad(), _mixed_precision(batch):
+    with torch.no_grad(), mixed_precision(batch.labels_B.device):
         anchored = _view(networks.anchor, batch, 1.0) if networks.anchor is not None else None
     total = torch.zeros((), device=batch.labels_B.device)
     for width in [*positive, 0.0] if recipe.pseudo_width else positive:
         networks.student.train(not (width == 1 and recipe.frozen_statistics))
-        with _mixed_precision(batch):
+        with mixed_precision(batch.labels_B.device):
             view = _view(networks.student, batch, width)
             loss = _width_loss(
                 view.logits_BL.float(), batch.labels_B, width, taught_BL, recipe.label_smoothing
@@ -119,7 +125,7 @@ def _width_loss(
 
 @torch.no_grad()
 def _teacher_probabilities(teacher: Backbone, batch: Batch, width: float) -> Tensor:
-    with _mixed_precision(batch):
+    with mixed_precision(batch.labels_B.device):
         return _view(teacher, batch, width).logits_BL.float().softmax(dim=-1)
 
 
@@ -127,11 +133,6 @@ def _view(network: Backbone, batch: Batch, width: float) -> _View:
     num_videos = len(batch.labels_B)
     features_ND = network.pool(network.feature_map(batch.frames_BTCHW.flatten(0, 1), width))
     return _View(features_ND, network.classify(features_ND).unflatten(0, (num_videos, -1)).mean(dim=1))
-
-
-def _mixed_precision(batch: Batch) -> torch.autocast:
-    device = batch.labels_B.device.type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
 
 
 @torch.no_grad()

@@ -61,7 +61,9 @@ def test_a_choice_maximises_the_priced_score(logits_TK: list[list[float]], lam: 
 
 
 @given(logits, st.floats(-20, 20))
-def test_adding_a_constant_to_the_logits_changes_no_choice(logits_TK: list[list[float]], shift: float) -> None:
+def test_adding_a_constant_to_the_logits_changes_no_choice(
+    logits_TK: list[list[float]], shift: float
+) -> None:
     rounded_TK = np.round(logits_TK, 3)
     before = choose_widths(rounded_TK, MACS_K, 1.0)
     after = choose_widths(rounded_TK + np.round(shift), MACS_K, 1.0)

@@ -1,0 +1,60 @@
+"""How long each part takes on this machine, beside what it costs in MACs."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from sdcom.checkpoint import Model
+
+
+@dataclass(frozen=True, slots=True)
+class PartTiming:
+    """One part: MACs and median milliseconds, both per frame."""
+
+    name: str
+    macs: int
+    ms: float
+
+
+@torch.inference_mode()
+def time_parts(model: Model, *, num_threads: int, num_repeats: int) -> list[PartTiming]:
+    """Time the static network, gate, fusion head, and the dynamic network at each width, widest last.
+
+    One clip of T frames a run; the parts take turns, so that a busy moment spoils no single one.
+
+    Args:
+        model: in inference mode.
+        num_threads: threads of one network call; restored afterwards.
+        num_repeats: runs of each part; the median counts.
+    """
+    config, macs, networks = model.info.config, model.info.macs, model.networks
+    num_frames = config.clip.num_frames
+    frames_TCHW = torch.rand(num_frames, 3, config.clip.crop, config.clip.crop)
+    view = networks.look(frames_TCHW)
+    supplement_BTD = torch.rand(1, num_frames, networks.dynamic.num_features)
+    parts: list[tuple[str, int, Callable[[], object]]] = [
+        ("static", macs.static, lambda: networks.look(frames_TCHW)),
+        ("gate", macs.gate, lambda: networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])),
+        ("fusion", macs.fusion, lambda: networks.fusion(view.features_ND[None], supplement_BTD)),
+    ]
+    for width in config.widths[1:]:
+        name = f"dynamic at {width:g}"
+        parts.append((name, macs.dynamic[width], partial(networks.fill, frames_TCHW, width)))
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    seconds: list[list[float]] = [[] for _ in parts]
+    for repeat in range(num_repeats + 1):
+        for runs, (_, _, run) in zip(seconds, parts, strict=True):
+            started = time.perf_counter()
+            run()
+            if repeat:  # the first turn warms up
+                runs.append(time.perf_counter() - started)
+    torch.set_num_threads(threads_before)
+    return [
+        PartTiming(name, count, statistics.median(runs) * 1e3 / num_frames)
+        for (name, count, _), runs in zip(parts, seconds, strict=True)
+    ]

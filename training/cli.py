@@ -1,0 +1,179 @@
+"""`sdcom train` and `sdcom evaluate`."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sdcom.checkpoint import write_info
+from sdcom.errors import InvalidParameterError
+from sdcom.recognition import GIGA, Budget
+from sdcom.recognizer import Recognizer, bundled_model_dir
+from training.data import Clip, read_split
+from training.evaluation import (
+    UNLIMITED,
+    Answer,
+    Outcome,
+    Score,
+    full_width,
+    offline,
+    over_http,
+    score,
+    static_alone,
+)
+from training.recipes import Recipe, jhmdb_mini, tiny
+from training.rendered import generate
+from training.run import Start
+from training.run import train as run
+
+RENDERED_SEED = 7
+
+app = typer.Typer(name="sdcom", no_args_is_help=True, pretty_exceptions_enable=False)
+progress = Console(stderr=True)
+
+
+class RecipeName(StrEnum):
+    """The recipes of `training/recipes.py`, by their names on the command line."""
+
+    TINY = "tiny"
+    JHMDB_MINI = "jhmdb-mini"
+
+
+RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
+    RecipeName.TINY: tiny,
+    RecipeName.JHMDB_MINI: jhmdb_mini,
+}
+
+
+@app.command()
+def train(
+    recipe: Annotated[RecipeName, typer.Argument(help="What to train.")],
+    *,
+    output: Annotated[Path, typer.Option(help="Model directory to write.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset folder with splits.tsv; none trains on rendered clips alone.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Column of splits.tsv.")] = "split1",
+    weights: Annotated[
+        Path | None, typer.Option(help="ImageNet weights that both networks start from.")
+    ] = None,
+    rendered: Annotated[
+        int, typer.Option(min=0, help="Rendered clips of each action to train on besides.")
+    ] = 14,
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")] = None,
+) -> None:
+    """Train both stages, calibrate, and write a model directory."""
+    labels, clips = _training_clips(data, split, rendered, output.with_name(output.name + "-rendered"))
+    info = run(
+        RECIPES[recipe](labels, seed=seed),
+        clips,
+        output,
+        version=version,
+        start=None if weights is None else Start(static_weights=weights, dynamic_weights=weights),
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        report=_print_losses,
+    )
+    progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model directory; the bundled model if not given.")
+    ] = None,
+    *,
+    data: Annotated[Path, typer.Option(help="Dataset folder with splits.tsv.")],
+    split: Annotated[str, typer.Option(help="Column of splits.tsv; its test side is evaluated.")] = "split1",
+    server: Annotated[
+        str | None, typer.Option(help="URL of a server of the same model, to hold against clip by clip.")
+    ] = None,
+    record: Annotated[bool, typer.Option(help="Write the scores into the model's record.")] = False,
+) -> None:
+    """Print top-1 and GFLOPs of a model, of its full-width baseline, and of its static network alone."""
+    directory = model or bundled_model_dir()
+    with Recognizer.load(directory) as recognizer:
+        info = recognizer.model.info
+        clips = read_split(data, split, info.config.labels).test
+        if server is not None:
+            _compare_with_server(recognizer, clips, server)
+        scores = _scores(recognizer, clips)
+    Console().print(_table(scores, f"{info.full_name}, {split}, {len(clips)} test clips"))
+    if record:
+        command = shlex.join(["sdcom", *sys.argv[1:]])
+        evaluation = {split: {"command": command, "scores": [asdict(row) for row in scores]}}
+        write_info(directory, info.model_copy(update={"evaluation": {**info.evaluation, **evaluation}}))
+
+
+def _training_clips(
+    data: Path | None, split: str, rendered: int, rendered_dir: Path
+) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
+    """Return labels and training clips: the dataset's, if one is given, and rendered ones, made here."""
+    real = read_split(data, split) if data is not None else None
+    if not rendered:
+        if real is None:
+            raise InvalidParameterError("nothing to train on: give --data, or --rendered above 0")
+        return real.labels, real.train
+    generate(rendered_dir, clips_per_action=rendered, seed=RENDERED_SEED)
+    drawn = read_split(rendered_dir, "split", real.labels if real is not None else None)
+    return drawn.labels, (*(real.train if real is not None else ()), *drawn.train)
+
+
+def _print_losses(stage: str, epoch: int, losses: dict[str, float]) -> None:
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    progress.print(f"{stage}, epoch {epoch + 1}: {terms}")
+
+
+def _scores(recognizer: Recognizer, clips: Sequence[Clip]) -> list[Score]:
+    config, macs = recognizer.model.info.config, recognizer.model.info.macs
+    baseline_gflops = macs.baseline(config.clip.num_frames) / GIGA
+    answers: dict[str, Answer] = {
+        "SDCOM, unlimited budget": offline(recognizer, UNLIMITED),
+        "SDCOM, default budget": offline(recognizer, None),
+        "full-width baseline (TSN)": full_width(recognizer),
+        "static network alone": static_alone(recognizer),
+    }
+    return [
+        score(name, clips, _outcomes(name, answer, clips), baseline_gflops)
+        for name, answer in answers.items()
+    ]
+
+
+def _compare_with_server(recognizer: Recognizer, clips: Sequence[Clip], server: str) -> None:
+    """Hold a server's answers against the recognizer's own, clip by clip.
+
+    Raises:
+        InvalidParameterError: some differ; the server has another model, or something is wrong.
+    """
+    budgets: dict[str, Budget | None] = {"unlimited budget": UNLIMITED, "default budget": None}
+    for name, budget in budgets.items():
+        here = _outcomes(f"{name}, offline", offline(recognizer, budget), clips)
+        there = _outcomes(f"{name}, {server}", over_http(server, budget), clips)
+        differing = [str(clip.path) for clip, a, b in zip(clips, here, there, strict=True) if a != b]
+        if differing:
+            shown = ", ".join(differing[:3])
+            raise InvalidParameterError(
+                f"{server} differs on {len(differing)} of {len(clips)} clips: {shown}"
+            )
+        progress.print(f"{name}: {server} gave the same class and GFLOPs for all {len(clips)} clips")
+
+
+def _outcomes(name: str, answer: Answer, clips: Sequence[Clip]) -> list[Outcome]:
+    return [answer(clip) for clip in track(clips, name, console=progress, transient=True)]
+
+
+def _table(scores: Sequence[Score], title: str) -> Table:
+    table = Table("", "top-1 %", "GFLOPs a video", "of the baseline %", title=title, box=None)
+    for row in scores:
+        table.add_row(row.name, f"{100 * row.top1:.1f}", f"{row.gflops:.3f}", f"{100 * row.share:.1f}")
+    return table
