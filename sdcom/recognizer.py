@@ -1,12 +1,11 @@
 """The front door: a video in, a `Recognition` out. Every transport enters here."""
 
-import os
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,13 @@ from sdcom.budget import WidthPlan, choose_widths, fit_widths
 from sdcom.checkpoint import Model, load_model
 from sdcom.engine.reference import Composed, Planner, compose
 from sdcom.engine.stream import CausalStream
-from sdcom.errors import BudgetBelowFloorError, DeadlineExceededError, InvalidParameterError
+from sdcom.errors import (
+    BudgetBelowFloorError,
+    DeadlineExceededError,
+    InvalidParameterError,
+    OverloadedError,
+)
+from sdcom.processors import num_processors
 from sdcom.recognition import (
     GIGA,
     Budget,
@@ -31,6 +36,8 @@ from sdcom.recognition import (
 from sdcom.sampling import coarse_to_fine_order
 from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
 
+Answer = TypeVar("Answer")
+
 
 def bundled_model_dir() -> Path:
     """Return the directory of the model that ships with the package."""
@@ -38,18 +45,23 @@ def bundled_model_dir() -> Path:
 
 
 class Recognizer:
-    """A model, its decoders, and one lock: decoding runs in parallel, the networks one video at a time.
+    """A model and its decoders: decoding runs in parallel, the networks one video at a time, in turn.
 
     Args:
         model: as `load_model` returns it.
         decoders: a running pool, closed with this recognizer.
+        num_threads: threads of one network call.
     """
 
-    def __init__(self, model: Model, decoders: DecoderPool) -> None:
+    def __init__(self, model: Model, decoders: DecoderPool, *, num_threads: int = 1) -> None:
         self.model = model
         self.decoders = decoders
         self._order_T = coarse_to_fine_order(model.info.config.clip.num_frames)
-        self._compute = threading.Lock()
+        # A thread of their own, not a lock: each thread that calls the networks would get OpenMP threads of
+        # its own, and leave them spinning on the processors that the next call needs.
+        self._networks = ThreadPoolExecutor(
+            1, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(num_threads,)
+        )
 
     @classmethod
     def load(
@@ -66,23 +78,22 @@ class Recognizer:
         Args:
             model_dir: a model directory; None is the bundled model.
             limits: what the decoders accept.
-            num_decode_workers: decode processes; None is one per processor.
+            num_decode_workers: decode processes; None is one per processor that may be used.
             on_restart: called with the reason whenever a decode worker is replaced.
-            num_threads: threads of one network call; None leaves torch's default.
+            num_threads: threads of one network call; None is half of the processors: the decoders work
+                meanwhile, and threads that wait for one another wait for the slowest.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
         """
         model = load_model(model_dir or bundled_model_dir())
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
         decoders = DecoderPool(
             model.info.config.clip,
             limits or DecodeLimits(),
-            num_workers=num_decode_workers or os.cpu_count() or 1,
+            num_workers=num_decode_workers or num_processors(),
             on_restart=on_restart,
         )
-        return cls(model, decoders)
+        return cls(model, decoders, num_threads=num_threads or max(1, num_processors() // 2))
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +102,9 @@ class Recognizer:
         self.close()
 
     def close(self) -> None:
-        """Stop the decode workers; recognitions in flight fail."""
+        """Stop the decode workers, and the networks after the work at hand; other recognitions fail."""
         self.decoders.close()
+        self._networks.shutdown()
 
     def warm_up(self) -> None:
         """Run the networks once at every width, so that the first request is not the slow one."""
@@ -101,8 +113,7 @@ class Recognizer:
         macs_K = self.model.info.macs.dynamic_by_choice
         for choice in range(len(macs_K)):
             plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
-            with self._compute:
-                compose(self.model, frames_THWC, lambda _, plan=plan: plan)  # type: ignore[misc]  # a default argument
+            self._in_turn(lambda plan=plan: compose(self.model, frames_THWC, lambda _: plan))  # type: ignore[misc]  # a default argument
 
     def recognize(
         self,
@@ -125,6 +136,7 @@ class Recognizer:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
+            OverloadedError: this recognizer is closed.
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
@@ -132,13 +144,23 @@ class Recognizer:
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)
         decode_ms = (time.perf_counter() - started) * 1e3
-        with self._compute:
+
+        def run_networks() -> Composed:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            composed = compose(self.model, clip.frames_THWC[self._order_T], planner)
-        return self._recognition(clip, composed, top_k, decode_ms)
+            return compose(self.model, clip.frames_THWC[self._order_T], planner)
+
+        return self._recognition(clip, self._in_turn(run_networks), top_k, decode_ms)
+
+    def _in_turn(self, work: Callable[[], Answer]) -> Answer:
+        """Run work on the networks' thread, first come first served."""
+        try:
+            running = self._networks.submit(work)
+        except RuntimeError as exc:
+            raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
+        return running.result()
 
     def planner(self, budget: Budget | None) -> Planner:
         """Return the function that turns a video's gate logits into widths within `budget`.
@@ -215,8 +237,7 @@ class Recognizer:
 
     def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
         """Feed one cropped frame to a stream, taking turns with other work on the networks."""
-        with self._compute:
-            step = stream.push(frame_HWC)
+        step = self._in_turn(lambda: stream.push(frame_HWC))
         index = int(step.logits_L.argmax())
         score = float(softmax(step.logits_L)[index])
         label = self.model.info.config.labels[index]

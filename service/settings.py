@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sdcom.errors import SettingsError, nearest_name
+from sdcom.processors import num_processors
 from sdcom.video.limits import DecodeLimits
 
 PREFIX = "SDCOM_"
@@ -28,8 +29,8 @@ class Settings(BaseSettings):
         grpc_port: gRPC; 0 picks a free one.
         max_video_bytes: largest upload.
         queue_size: requests that may be uploading or waiting for their turn; more are refused.
-        decode_workers: jailed decode processes; one per processor when unset.
-        threads: threads of one network call; torch's default when unset.
+        decode_workers: jailed decode processes; one per processor that may be used when unset.
+        threads: threads of one network call; half of the processors when unset.
         request_timeout_s: from a request's arrival to its answer.
         drain_seconds: how long requests in flight may finish after SIGTERM.
         max_streams: gRPC streams open at once.
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
     @property
     def num_decode_workers(self) -> int:
         """Decode processes to start."""
-        return self.decode_workers or os.cpu_count() or 1
+        return self.decode_workers or num_processors()
 
     def decode_limits(self) -> DecodeLimits:
         """Return the limits that the decode workers enforce."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sdcom.checkpoint import Model, save_model
 from sdcom.engine.ledger import Part
@@ -22,6 +23,7 @@ from sdcom.errors import (
     DeadlineExceededError,
     InvalidParameterError,
     ModelDirectoryError,
+    OverloadedError,
     UndecodableVideoError,
     UnsupportedContainerError,
 )
@@ -194,20 +196,32 @@ def test_a_deadline_that_passes_while_others_compute_is_refused(recognizer: Reco
     started, release = threading.Event(), threading.Event()
 
     def occupy() -> None:
-        with recognizer._compute:
-            started.set()
-            release.wait(20)
+        started.set()
+        release.wait(20)
 
-    occupant = threading.Thread(target=occupy)
-    occupant.start()
-    started.wait(20)
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(recognizer._in_turn, occupy)
+        started.wait(20)
         answer = threads.submit(recognizer.recognize, clip, deadline=time.monotonic() + 2)
         time.sleep(2.1)
         release.set()
         with pytest.raises(DeadlineExceededError, match="before the networks ran"):
             answer.result(20)
-    occupant.join()
+
+
+def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(recognizer._in_turn, threading.get_ident) for _ in range(8)]
+        assert len({one.result(20) for one in asked}) == 1
+    assert recognizer._in_turn(torch.get_num_threads) == 1
+
+
+def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:
+    closed = Recognizer(tiny_model, recognizer.decoders)
+    stream = closed.open_stream()
+    closed._networks.shutdown()
+    with pytest.raises(OverloadedError, match="closed"):
+        stream.push(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_a_file_that_is_no_video_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
