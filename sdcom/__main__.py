@@ -1,7 +1,6 @@
 """The `sdcom` command: the only file of this package that reaches up, lazily, into the other two."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
+from sdcom.processors import num_processors
 
 if TYPE_CHECKING:
     from sdcom.checkpoint import ModelInfo
@@ -117,7 +118,7 @@ def _answers(
             return InvalidParameterError(f"cannot read {file}: {error.strerror}")
 
     progress = Console(stderr=True)
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as threads:
+    with ThreadPoolExecutor(num_processors() + 1) as threads:
         yield from track(
             zip(files, threads.map(answer, files), strict=True),
             total=len(files),
@@ -138,12 +139,14 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
     table = Table("file", "labels", "GFLOPs", "saved", "frames by width", box=None)
     for file, answer in rows:
         if isinstance(answer, SdcomError):
-            table.add_row(str(file), f"[red]{type(answer).__name__}[/red]: {answer}")
+            table.add_row(escape(str(file)), f"[red]{type(answer).__name__}[/red]: {escape(str(answer))}")
             continue
         compute = answer.to_dict()["compute"]
         labels = "\n".join(f"{best.label} {best.score:.3f}" for best in answer.predictions)
         widths = ", ".join(f"{width}: {count}" for width, count in compute["widths"].items())
-        table.add_row(str(file), labels, f"{compute['gflops']:.3f}", f"{compute['saved']:.1%}", widths)
+        table.add_row(
+            escape(str(file)), escape(labels), f"{compute['gflops']:.3f}", f"{compute['saved']:.1%}", widths
+        )
     return table
 
 

@@ -1,5 +1,6 @@
 """The `sdcom` command as a user types it, without a server."""
 
+import io
 import json
 import os
 import pty
@@ -8,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from sdcom.__main__ import app
+from sdcom.__main__ import _table, app
+from sdcom.errors import InvalidParameterError
 from tests.sdcom.video.videos import encode
 
 
@@ -71,6 +74,12 @@ def test_a_terminal_gets_a_table(tiny_model_dir: Path, clip: Path) -> None:
     assert "clip.mp4" in shown
     assert "GFLOPs" in shown
     assert "{" not in shown
+
+
+def test_brackets_in_a_files_name_are_shown_as_they_are() -> None:
+    file, shown = Path("clip[red][/take 2].mp4"), io.StringIO()
+    Console(file=shown, width=200).print(_table([(file, InvalidParameterError(f"cannot read {file}"))]))
+    assert shown.getvalue().count(file.name) == 2
 
 
 def test_budgets_that_cannot_be_kept_are_one_line(tiny_model_dir: Path, clip: Path) -> None:
