@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Budget:
 
 def _most_macs(budget: float, unit_macs: int) -> int:
     """Return the most MACs whose quotient by the unit, as a float, is at most `budget`."""
-    macs = round(budget * unit_macs)
+    macs = round(Fraction(budget) * unit_macs)  # no budget is too large for a fraction
     return macs if macs / unit_macs <= budget else macs - 1
 
 

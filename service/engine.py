@@ -154,7 +154,8 @@ class Engine:
 
     def _time_limit(self, parameters: RecognizeParameters) -> tuple[float, str]:
         service_s = self.settings.request_timeout_s
-        if parameters.deadline_ms is not None and parameters.deadline_ms / 1e3 < service_s:
+        # Compared in milliseconds: a deadline of 400 digits cannot be divided.
+        if parameters.deadline_ms is not None and parameters.deadline_ms < service_s * 1e3:
             return parameters.deadline_ms / 1e3, "deadline_ms"
         return service_s, "SDCOM_REQUEST_TIMEOUT_S"
 

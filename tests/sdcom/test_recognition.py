@@ -37,6 +37,7 @@ def test_the_figures_of_an_answer_buy_the_same_answer_again(macs: int, baseline_
 
 
 @given(st.floats(0, 1e4), st.integers(1, 10**13))
+@example(1.7e308, 1)
 def test_a_budgets_macs_are_never_above_it(gflops: float, baseline_macs: int) -> None:
     assert Budget(gflops=gflops).macs(baseline_macs) / GIGA <= gflops
 

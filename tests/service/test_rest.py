@@ -230,6 +230,11 @@ async def test_a_full_house_refuses_with_the_time_to_come_back(
     assert metric(engine, "sdcom_in_flight") == 0
 
 
+@pytest.mark.parametrize("query", ["deadline_ms=1" + 400 * "0", "max_gflops=1e308"])
+async def test_numbers_beyond_all_measure_mean_no_limit(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.post(f"/recognize?{query}", content=b"v", headers=VIDEO)).status_code == 200
+
+
 async def test_a_deadline_that_passes_is_a_408_and_leaves_the_queue(
     client: httpx.AsyncClient, engine: Engine, recognizer: FakeRecognizer
 ) -> None:
