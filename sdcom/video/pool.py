@@ -70,7 +70,8 @@ class DecoderPool:
         limits: what one video may ask for; None is the defaults.
         num_workers: processes.
         on_restart: called with the reason whenever a worker is replaced: "timeout", "crash", "memory", "cpu",
-            "deadline" or "recycled". Called from the thread that noticed; it must not raise.
+            "deadline", "abandoned" (its caller was interrupted) or "recycled". Called from the thread that
+            noticed; it must not raise.
         worker_command: what a worker runs, less its last argument, its settings.
 
     Raises:

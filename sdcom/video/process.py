@@ -149,6 +149,9 @@ class WorkerProcess:
         except (BrokenPipeError, ConnectionResetError) as exc:
             self.fate = "crash"
             raise WorkerGoneError from exc
+        except BaseException:  # interrupted: the answer still to come must not be the next caller's
+            self.fate = "abandoned"
+            raise
         return self._understand(answer, request)
 
     def _understand(self, answer: bytes, request: Request) -> ClipFacts | None:

@@ -152,6 +152,19 @@ def test_a_deadline_counts_while_waiting_and_while_decoding(
     assert "deadline" in restarts
 
 
+def test_an_interrupted_callers_answer_does_not_go_to_the_next(
+    rogues: DecoderPool, restarts: list[str], good: Path, tmp_path: Path
+) -> None:
+    interrupt = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        rogues.decode(rogue_file(tmp_path, b"SLEEP"))
+    assert restarts == ["abandoned"]
+    for _ in range(3):
+        clip = rogues.decode(good)
+        assert [read_number(frame) for frame in clip.frames_THWC] == list(range(16))
+
+
 def test_many_threads_share_few_workers(good: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.write_bytes(good.read_bytes()[:200])
