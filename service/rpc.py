@@ -50,7 +50,7 @@ class RecognitionService(pb_grpc.RecognitionServicer):
             upload = spooled(_chunks(context), self._engine.settings.max_video_bytes)
             # A client that leaves has this very call cancelled.
             answer = await self._engine.answer(call, parameters, upload, gone=asyncio.Event().wait)
-        return ParseDict(answer, pb.RecognizeResponse())
+            return ParseDict(answer, pb.RecognizeResponse())
 
     async def StreamFrames(self, request_iterator: object, context: Context) -> None:  # noqa: ARG002, N802 - the generated base names it
         """Recognise a live stream, one answer a frame."""
