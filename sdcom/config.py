@@ -60,7 +60,7 @@ class ModelConfig(_Frozen):
     static: StaticArchitecture = "mobilenet_v2"
     static_resolution: int = Field(224, ge=32, le=1024)
     dynamic: DynamicArchitecture = "resnet50"
-    widths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    widths: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=2)
     same_padding: bool = False
     gate_channels: int = Field(64, ge=1)
     gate_features: int = Field(1024, ge=1)
@@ -72,6 +72,8 @@ class ModelConfig(_Frozen):
     def _widths_ascend(self) -> Self:
         if self.widths[0] != 0 or self.widths[-1] != 1 or list(self.widths) != sorted(set(self.widths)):
             raise ValueError(f"widths must ascend from 0 to 1 without repeats, got {self.widths}")
+        if len({round(100 * width) for width in self.widths}) < len(self.widths):
+            raise ValueError(f"widths must differ in whole hundredths, got {self.widths}")
         return self
 
     @property

@@ -226,9 +226,19 @@ def test_a_save_leaves_nothing_but_the_model(directory: Path, networks: SDCOM) -
     assert load_model(directory).info.full_name == "newer@2"
 
 
-def test_a_networks_config_that_cannot_be_is_refused(directory: Path) -> None:
-    _edit_record(directory, lambda document: document["config"].update(widths=[0, 0.5]))
-    with pytest.raises(ModelDirectoryError, match="widths must ascend from 0 to 1"):
+@pytest.mark.parametrize(
+    ("widths", "reason"),
+    [
+        ([0, 0.5], "widths must ascend from 0 to 1"),
+        ([], "at least 2 items"),
+        ([0, 0.251, 0.252, 1], "widths must differ in whole hundredths"),
+    ],
+)
+def test_a_networks_config_that_cannot_be_is_refused(
+    directory: Path, widths: list[float], reason: str
+) -> None:
+    _edit_record(directory, lambda document: document["config"].update(widths=widths))
+    with pytest.raises(ModelDirectoryError, match=reason):
         load_model(directory)
 
 
