@@ -85,8 +85,8 @@ class Streams:
             self._num_open -= 1
 
     def close(self) -> None:
-        """Wait for frames that are being worked on, and end the threads."""
-        self._threads.shutdown()
+        """Take no more frames. Those being worked on end when the recogniser closes, if not before."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def raw_frame(width: int, height: int, rgb: bytes) -> NDArray[np.uint8]:
