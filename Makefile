@@ -1,11 +1,9 @@
 # Everything runs in .venv, which the first target that needs it creates.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format serve proto train-tiny train-bundled results bench fuzz clean
+.PHONY: help setup demo test check lint format serve proto train-tiny bench fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-DATA ?= ../shared/data/jhmdb
-WEIGHTS ?= ../shared/weights/mobilenet_v2_1.0_224.npz
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
