@@ -68,7 +68,7 @@ def planned_logits(networks: SDCOM, evidence: Evidence, plan: WidthPlan) -> Tens
 def calibrate(
     networks: SDCOM, evidence: Sequence[Evidence], prices: Sequence[float] = PRICES
 ) -> tuple[CalibrationPoint, ...]:
-    """Return cost, accuracy and width shares at each price, over clips that were not trained on."""
+    """Return cost, accuracy and width shares at each price, over clips that were best not trained on."""
     macs = model_macs(networks.config)
     num_frames, num_widths = networks.config.clip.num_frames, networks.config.num_widths
     points = []

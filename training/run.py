@@ -37,7 +37,7 @@ def train(
     report: Report,
     num_threads: int = 2,
 ) -> ModelInfo:
-    """Train both stages, calibrate on held-out groups, and write the model directory.
+    """Train both stages, calibrate on held-out groups where there are enough, and write the model directory.
 
     Args:
         recipe: decides everything but the data.
@@ -98,6 +98,9 @@ def train(
             "recipe": asdict(recipe) | {"model": None},  # the model is `config`
             "num_training_clips": len(kept),
             "num_calibration_clips": len(validation),
+            "calibrated_on": "held-out groups"
+            if held_out
+            else "the training clips: too few groups to hold out",
             "imagenet_weights": [path.name for path in (start.static_weights, start.dynamic_weights)]
             if start
             else [],

@@ -80,6 +80,7 @@ def test_the_record_says_where_the_model_comes_from(run: _Run) -> None:
     provenance = info.provenance
     assert provenance["num_training_clips"] + provenance["num_calibration_clips"] == 24
     assert provenance["num_calibration_clips"] > 0
+    assert provenance["calibrated_on"] == "held-out groups"
     assert provenance["imagenet_weights"] == []
     assert provenance["recipe"]["policy"]["efficiency_weight"] == 0.7
     document = json.loads((run.directory / INFO_FILE).read_text())
