@@ -5,10 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from sdcom.recognizer import bundled_model_dir
-
 COMMAND = [sys.executable, "-m", "service.demo"]
 
 
@@ -18,8 +14,6 @@ def run(model_dir: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo_prints_label_widths_and_saving(tiny_model_dir: Path) -> None:
-    if not (bundled_model_dir() / "sample.mp4").exists():
-        pytest.skip("the sample is absent from sdcom/bundled")
     ended = run(tiny_model_dir)
     assert ended.returncode == 0, ended.stderr
     first, *_ = ended.stdout.splitlines()
