@@ -60,14 +60,7 @@ def train(
         raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
     short_side = recipe.model.clip.short_side
     store = ClipStore(kept, short_side, num_threads=num_threads, device=device)
-    networks = SDCOM(recipe.model)
-    if start is not None:
-        frames_NCHW = calibration_frames(store, networks, rng)
-        sort_channels = recipe.supernet.sort_channels
-        start_from_imagenet(
-            networks, start.static_weights, start.dynamic_weights, frames_NCHW, sort_channels=sort_channels
-        )
-    networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
+    networks = _new_networks(recipe, start, store, rng)
     networks.dynamic = train_supernet(
         networks.dynamic,
         widths=recipe.model.widths,
@@ -100,11 +93,25 @@ def train(
             "num_calibration_clips": len(validation),
             "calibrated_on": "held-out groups"
             if held_out
-            else "the training clips: too few groups to hold out",
-            "imagenet_weights": [path.name for path in (start.static_weights, start.dynamic_weights)]
-            if start
-            else [],
+            else "training clips, for want of groups to hold out",
+            "imagenet_weights": []
+            if start is None
+            else [start.static_weights.name, start.dynamic_weights.name],
             "torch": torch.__version__,
         },
     )
     return save_model(directory, info, networks, half=True)
+
+
+def _new_networks(recipe: Recipe, start: Start | None, store: ClipStore, rng: np.random.Generator) -> SDCOM:
+    """Return the networks on the store's device, with ImageNet weights if there are any to start from."""
+    networks = SDCOM(recipe.model)
+    if start is not None:
+        start_from_imagenet(
+            networks,
+            start.static_weights,
+            start.dynamic_weights,
+            calibration_frames(store, networks, rng),
+            sort_channels=recipe.supernet.sort_channels,
+        )
+    return networks.to(store.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's gap
