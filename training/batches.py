@@ -20,9 +20,6 @@ from sdcom.sampling import Int64Array, coarse_to_fine_order, random_in_segments,
 from sdcom.video import decode_every_frame
 from training.data import Clip
 
-CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
-"""Multi-scale crop (method, Frames 2): sides as shares of the short side, aspect within one step."""
-
 
 class Batch(NamedTuple):
     """Normalised frames [B, T, 3, crop, crop] in feeding order, and class indices [B]."""
@@ -36,6 +33,8 @@ class Augmentation:
     """What may happen to a training clip, the same to all its frames.
 
     Attributes:
+        scales: a crop's sides as shares of the frame's short side, one drawn for each side, at most a step
+            apart (multi-scale crop; method, Frames 2).
         flip: mirror half of the clips; not for labels that tell left from right.
         brightness: factor drawn from 1 - b to 1 + b.
         contrast: likewise.
@@ -43,6 +42,7 @@ class Augmentation:
             model serves uploads and live streams.
     """
 
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = True
     brightness: float = 0.0
     contrast: float = 0.0
@@ -97,9 +97,20 @@ def feeding_order(num_frames: int, augmentation: Augmentation, rng: np.random.Ge
     return np.arange(num_frames) if in_time else coarse_to_fine_order(num_frames)
 
 
-def evaluation_clip(frames_NHWC: Tensor, clip: ClipConfig) -> Tensor:
-    """Return a clip's segment centres, centre-cropped, uint8 [T, crop, crop, 3], in feeding order."""
-    indices_T = segment_centers(len(frames_NHWC), clip.num_frames)[coarse_to_fine_order(clip.num_frames)]
+def evaluation_clip(frames_NHWC: Tensor, clip: ClipConfig, order_T: Int64Array | None = None) -> Tensor:
+    """Return a clip's segment centres as serving sees them.
+
+    Args:
+        frames_NHWC: the whole clip.
+        clip: gives T and the crop.
+        order_T: feeding order; None is coarse to fine.
+
+    Returns:
+        Centre-cropped uint8 RGB frames [T, crop, crop, 3], in feeding order.
+    """
+    if order_T is None:
+        order_T = coarse_to_fine_order(clip.num_frames)
+    indices_T = segment_centers(len(frames_NHWC), clip.num_frames)[order_T]
     height, width = frames_NHWC.shape[1:3]
     top, left = (height - clip.crop) // 2, (width - clip.crop) // 2
     return frames_NHWC[indices_T.tolist(), top : top + clip.crop, left : left + clip.crop]
@@ -125,7 +136,9 @@ def augmented_clip(
         Float RGB frames [T, crop, crop, 3] in [0, 255], in feeding order.
     """
     indices_T = random_in_segments(len(frames_NHWC), clip.num_frames, rng)[order_T]
-    top, left, crop_height, crop_width = _multi_scale_crop(frames_NHWC.shape[1], frames_NHWC.shape[2], rng)
+    top, left, crop_height, crop_width = _multi_scale_crop(
+        frames_NHWC.shape[1], frames_NHWC.shape[2], augmentation.scales, rng
+    )
     crops_THWC = frames_NHWC[indices_T.tolist(), top : top + crop_height, left : left + crop_width]
     crops_TCHW = functional.interpolate(
         crops_THWC.permute(0, 3, 1, 2).float(),
@@ -142,12 +155,14 @@ def augmented_clip(
     return crops_TCHW.permute(0, 2, 3, 1)
 
 
-def _multi_scale_crop(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _multi_scale_crop(
+    height: int, width: int, scales: Sequence[float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a random crop; the two sides' scales are at most a step apart."""
     short = min(height, width)
-    row = int(rng.integers(len(CROP_SCALES)))
-    column = int(np.clip(row + rng.integers(-1, 2), 0, len(CROP_SCALES) - 1))
-    crop_height, crop_width = int(short * CROP_SCALES[row]), int(short * CROP_SCALES[column])
+    row = int(rng.integers(len(scales)))
+    column = int(np.clip(row + rng.integers(-1, 2), 0, len(scales) - 1))
+    crop_height, crop_width = int(short * scales[row]), int(short * scales[column])
     top = int(rng.integers(height - crop_height + 1))
     left = int(rng.integers(width - crop_width + 1))
     return top, left, crop_height, crop_width

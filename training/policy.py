@@ -14,7 +14,13 @@ from torch.nn import functional
 
 from sdcom.models.composition import SDCOM
 from sdcom.preprocess import normalize
-from training.batches import Augmentation, ClipStore, augmented_clip, feeding_order, training_batches
+from training.batches import (
+    Augmentation,
+    ClipStore,
+    augmented_clip,
+    feeding_order,
+    training_batches,
+)
 from training.losses import anytime_cross_entropy, diversity, efficiency
 from training.optimize import (
     body_and_classifier,
@@ -189,7 +195,10 @@ class Memory:
 def remember(
     networks: SDCOM, store: ClipStore, augmentation: Augmentation, num_views: int, rng: np.random.Generator
 ) -> Memory:
-    """Observe `num_views` augmented views of every clip once, by networks that are frozen from here on."""
+    """Observe `num_views` views of every clip once, by networks that are frozen from here on.
+
+    The first view is the one that serving sees; the others are augmented.
+    """
     networks.eval()
     clip = networks.config.clip
     time_order_T = np.arange(clip.num_frames)

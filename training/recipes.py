@@ -76,9 +76,9 @@ class PolicyRecipe:
         frozen_statistics: leave the static network's batch norm statistics as they were.
         diversity_weight: of the term that asks the supplement to say something else.
         label_smoothing: of the cross entropies.
-        num_views: how many augmented views of each clip both networks see once, before the first epoch, so
-            that only the heads run from then on; needs a frozen static network. 0 draws new views every
-            epoch.
+        num_views: how many views of each clip both networks see once, before the first epoch, so that only
+            the heads run from then on; the first view is the one that serving sees. Needs a frozen static
+            network. 0 draws new views every epoch.
 
     Raises:
         ValueError: views are to be remembered of a static network that learns.

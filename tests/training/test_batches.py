@@ -14,7 +14,6 @@ from sdcom.sampling import coarse_to_fine_order
 from sdcom.video import DecoderPool
 from tests.training.conftest import TensorStore, patterned_store
 from training.batches import (
-    CROP_SCALES,
     Augmentation,
     Batch,
     ClipStore,
@@ -25,6 +24,7 @@ from training.batches import (
 from training.data import Clip
 from training.rendered import render_clip, write_clip
 
+SCALES = Augmentation().scales
 CLIP = ClipConfig(num_frames=4, short_side=72, crop=64)
 PLAIN = Augmentation(flip=False)
 STEP = 5
@@ -141,18 +141,18 @@ def test_contrast_spreads_a_clip_about_its_own_mean() -> None:
 def test_a_multi_scale_crop_is_inside_the_frame_its_scales_within_a_step(
     height: int, width: int, seed: int
 ) -> None:
-    top, left, crop_height, crop_width = _multi_scale_crop(height, width, np.random.default_rng(seed))
+    top, left, crop_height, crop_width = _multi_scale_crop(height, width, SCALES, np.random.default_rng(seed))
     assert 0 <= top <= top + crop_height <= height
     assert 0 <= left <= left + crop_width <= width
-    sides = [int(min(height, width) * scale) for scale in CROP_SCALES]
+    sides = [int(min(height, width) * scale) for scale in SCALES]
     steps = [[step for step, side in enumerate(sides) if side == crop] for crop in (crop_height, crop_width)]
     assert min(abs(row - column) for row in steps[0] for column in steps[1]) <= 1
 
 
 def test_all_scales_and_both_aspects_come_up() -> None:
     rng = np.random.default_rng(0)
-    crops = {_multi_scale_crop(240, 320, rng)[2:] for _ in range(500)}
-    sides = [int(240 * scale) for scale in CROP_SCALES]
+    crops = {_multi_scale_crop(240, 320, SCALES, rng)[2:] for _ in range(500)}
+    sides = [int(240 * scale) for scale in SCALES]
     assert crops == {
         (high, wide) for i, high in enumerate(sides) for j, wide in enumerate(sides) if abs(i - j) <= 1
     }
