@@ -65,6 +65,13 @@ class ModelMacs:
         """Return the least that this many frames can cost: static network, gate and fusion on each."""
         return num_frames * (self.static + self.gate + self.fusion)
 
+    def stream_floor(self, num_frames: int) -> int:
+        """Return the least that this many frames cost in a stream whose window of as many slides.
+
+        On every frame the gate runs over the whole window again.
+        """
+        return self.floor(num_frames) + num_frames * (num_frames - 1) * self.gate_step
+
     def total(self, widths: Sequence[float]) -> int:
         """Return what frames at these widths, one entry a frame, cost with all parts.
 

@@ -39,15 +39,24 @@ class UnknownNameError(InvalidParameterError):
 
 
 class BudgetBelowFloorError(SdcomError):
-    """The budget cannot pay for the parts that every frame needs."""
+    """The budget cannot pay for the parts that every frame needs.
 
-    def __init__(self, budget_gmacs: float, floor_gmacs: float, baseline_gmacs: float) -> None:
+    Args:
+        budget_gmacs: asked for.
+        floor_gmacs: the least that would do.
+        baseline_gmacs: of which the budget may be a share.
+        whose: the floor's owner, in words.
+    """
+
+    def __init__(
+        self, budget_gmacs: float, floor_gmacs: float, baseline_gmacs: float, *, whose: str = "this model's"
+    ) -> None:
         # Rounded towards refusal and towards success: the figures advised are enough when asked for.
         budget = _DOWN.create_decimal_from_float(budget_gmacs)
         floor = _UP.create_decimal_from_float(floor_gmacs)
         share = _UP.create_decimal_from_float(floor_gmacs / baseline_gmacs)
         super().__init__(
-            f"a budget of {budget:f} GFLOPs is below this model's floor of {floor:f} GFLOPs "
+            f"a budget of {budget:f} GFLOPs is below {whose} floor of {floor:f} GFLOPs "
             f"(static network, gate and fusion on every frame); ask for max_gflops >= {floor:f} "
             f"or budget >= {share:f}"
         )

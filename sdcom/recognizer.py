@@ -168,50 +168,54 @@ class Recognizer:
         Raises:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
         """
-        macs_K = self.model.info.macs.dynamic_by_choice
-        dynamic_macs = self._dynamic_macs(budget)
-        if dynamic_macs is None:
+        macs, num_frames = self.model.info.macs, self.model.info.config.clip.num_frames
+        macs_K = macs.dynamic_by_choice
+        allowed = self._allowed_macs(budget)
+        if allowed is None:
             return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
-        return lambda logits_TK: fit_widths(logits_TK, macs_K, dynamic_macs)
+        baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
+        if allowed < floor:
+            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
+        return lambda logits_TK: fit_widths(logits_TK, macs_K, allowed - floor)
 
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
         """Open a stream of frames.
 
         A stream has no video to plan over, so its budget is kept on average: the calibration table's
-        smallest price whose mean cost is within it, or the largest price where none is.
+        smallest price whose mean cost is within it, or the largest price where none is. What the table does
+        not count, the gate's new run over the window at every frame, is set aside first.
 
         Raises:
-            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+            BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
             InvalidParameterError: a budget is named and the model was never calibrated.
         """
         return FrameStream(self, CausalStream(self.model, self._stream_price(budget)))
 
     def _stream_price(self, budget: Budget | None) -> float:
-        dynamic_macs = self._dynamic_macs(budget)
-        if dynamic_macs is None:
+        allowed = self._allowed_macs(budget)
+        if allowed is None:
             return 0.0
-        info = self.model.info
+        info, num_frames = self.model.info, self.model.info.config.clip.num_frames
         if not info.calibration:
             raise InvalidParameterError(
                 f"{info.full_name} has no calibration table, which a stream's budget needs"
             )
-        allowed_gmacs = (dynamic_macs + info.macs.floor(info.config.clip.num_frames)) / GIGA
-        fitting = [point.lam for point in info.calibration if point.gmacs <= allowed_gmacs]
+        baseline, floor = info.macs.baseline(num_frames), info.macs.stream_floor(num_frames)
+        # The model's own default was chosen for videos; a caller who names no budget has nothing to correct.
+        if budget is not None and allowed < floor:
+            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
+        planned_gmacs = (allowed - (floor - info.macs.floor(num_frames))) / GIGA
+        fitting = [point.lam for point in info.calibration if point.gmacs <= planned_gmacs]
         return min(fitting) if fitting else max(point.lam for point in info.calibration)
 
-    def _dynamic_macs(self, budget: Budget | None) -> int | None:
-        """Return what `budget` leaves the dynamic network for one video; None where nothing limits it."""
+    def _allowed_macs(self, budget: Budget | None) -> int | None:
+        """Return what T frames may cost under `budget` or the model's default; None is no limit."""
         info = self.model.info
         if budget is None and info.default_budget is not None:
             budget = Budget(share=info.default_budget)
         if budget is None:
             return None
-        num_frames = info.config.clip.num_frames
-        baseline, floor = info.macs.baseline(num_frames), info.macs.floor(num_frames)
-        allowed = budget.macs(baseline)
-        if allowed < floor:
-            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
-        return allowed - floor
+        return budget.macs(info.macs.baseline(info.config.clip.num_frames))
 
     def _recognition(
         self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float

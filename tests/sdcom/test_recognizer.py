@@ -276,10 +276,11 @@ def test_a_directory_that_is_no_model_is_refused_before_a_worker_starts(tmp_path
     [
         (None, 0),
         (Budget(share=1), 0),
-        (Budget(gflops=0.07), 0),
-        (Budget(gflops=0.0699), 2),
-        (Budget(gflops=0.05), 2),
-        (Budget(gflops=0.03), 50),
+        (Budget(gflops=0.0701), 0),
+        (Budget(gflops=0.07), 2),  # the gate of a sliding window takes 0.00002
+        (Budget(gflops=0.0501), 2),
+        (Budget(gflops=0.05), 50),
+        (Budget(gflops=0.02485), 50),  # above a stream's floor, below every calibrated cost
     ],
 )
 def test_a_streams_budget_becomes_the_smallest_calibrated_price_within_it(
@@ -292,6 +293,30 @@ def test_a_streams_budget_becomes_the_smallest_calibrated_price_within_it(
 def test_a_streams_budget_below_the_floor_is_refused(recognizer: Recognizer) -> None:
     with pytest.raises(BudgetBelowFloorError):
         recognizer.open_stream(budget=Budget(share=0.1))
+
+
+def test_a_streams_floor_counts_the_gate_of_a_sliding_window(recognizer: Recognizer) -> None:
+    macs = recognizer.model.info.macs
+    floor = macs.stream_floor(4)
+    assert floor == macs.floor(4) + 4 * 3 * macs.gate_step
+    stream = recognizer.open_stream(budget=Budget(gflops=floor / GIGA))
+    for _ in range(4):
+        stream.push(np.zeros((64, 64, 3), np.uint8))
+    costs = [stream.push(np.zeros((64, 64, 3), np.uint8)).ledger for _ in range(4)]
+    assert sum(cost.total_macs - cost.macs[Part.DYNAMIC] for cost in costs) == floor
+    with pytest.raises(BudgetBelowFloorError, match="a stream's floor") as refused:
+        recognizer.open_stream(budget=Budget(gflops=(floor - 1) / GIGA))
+    assert round(refused.value.floor_gmacs * GIGA) == floor
+
+
+def test_a_models_default_budget_always_opens_a_stream(tiny_model: Model, recognizer: Recognizer) -> None:
+    macs = tiny_model.info.macs
+    share = (macs.floor(4) + 1) / macs.baseline(4)  # enough for a video, not for a sliding window
+    info = tiny_model.info.model_copy(update={"default_budget": share})
+    frugal = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    assert frugal.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 50
+    with pytest.raises(BudgetBelowFloorError):
+        frugal.open_stream(budget=Budget(share=share))
 
 
 def test_a_streams_budget_needs_a_calibrated_model(tiny_model: Model, recognizer: Recognizer) -> None:
