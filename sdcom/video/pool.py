@@ -23,7 +23,7 @@ from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, Request
 from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
-from sdcom.video.source import open_memory_file
+from sdcom.video.source import open_descriptor, open_memory_file
 
 if TYPE_CHECKING:
     from sdcom.config import ClipConfig
@@ -124,7 +124,7 @@ class DecoderPool:
             DeadlineExceededError: the deadline passed first.
             OverloadedError: no worker can be started at the moment, or the pool is closed.
         """
-        with _descriptor(source) as fd:
+        with open_descriptor(source) as fd:
             container = sniff_container(os.pread(fd, HEAD_BYTES, 0))
             request = Request("video", os.fstat(fd).st_size, container)
             return self._run(request, fd, deadline, _clip_of)
@@ -216,14 +216,16 @@ class DecoderPool:
     def _give_back(self, worker: WorkerProcess) -> None:
         """Return a fit worker to the others, or have another started in its place."""
         fate = worker.fate
-        if fate is not None or self._closed:
-            worker.close()
+        with self._changed:  # close() either sees it idle, or sees it busy and waits until it is reaped here
+            if fate is None and not self._closed:
+                self._busy.discard(worker)
+                self._idle.append(worker)
+                self._changed.notify_all()
+                return
+        worker.close()
         with self._changed:
             self._busy.discard(worker)
-            if fate is not None:
-                self._num_missing += 1
-            elif not self._closed:
-                self._idle.append(worker)
+            self._num_missing += fate is not None
             self._changed.notify_all()
         if fate is not None:
             self._on_restart(fate)
@@ -297,15 +299,3 @@ def _clip_of(frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
         codec=facts.codec,
         decoder=facts.decoder,
     )
-
-
-@contextmanager
-def _descriptor(source: BinaryIO | Path) -> Iterator[int]:
-    """Yield a descriptor of the file, with everything written so far."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            yield file.fileno()
-        return
-    if source.writable():
-        source.flush()
-    yield source.fileno()

@@ -1,8 +1,11 @@
-"""Read-only views of an open file that never move its offset, which other readers may share."""
+"""Descriptors of what is decoded, and read-only views of them that never move the offset others may share."""
 
 import io
 import os
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
 
 
 class FileView:
@@ -46,3 +49,15 @@ def open_memory_file(name: str, data: bytes) -> io.BufferedRandom:
     file.write(data)
     file.flush()
     return file
+
+
+@contextmanager
+def open_descriptor(source: BinaryIO | Path) -> Iterator[int]:
+    """Yield a descriptor of the file, with everything written so far."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file.fileno()
+        return
+    if source.writable():
+        source.flush()
+    yield source.fileno()

@@ -217,6 +217,29 @@ def test_closing_ends_what_is_in_flight(tmp_path: Path) -> None:
         pool.decode(sleep)
 
 
+def test_a_worker_given_back_while_the_pool_closes_is_reaped() -> None:
+    processes, files = children(), descriptors()
+    pool, leave = DecoderPool(ClipConfig(), num_workers=1), threading.Event()
+
+    def hold_a_worker() -> None:
+        with pool._worker(None):
+            leave.wait(20)
+
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(hold_a_worker)
+        assert eventually(lambda: bool(pool._busy))
+        with pool._changed:  # as close() does, while the worker's holder waits for the lock to give it back
+            leave.set()
+            time.sleep(0.2)
+            pool._closed = True
+            for worker in pool._busy:
+                worker.kill()
+        held.result(20)
+    pool.close()
+    assert children() == processes
+    assert descriptors() == files
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
