@@ -264,10 +264,16 @@ class FrameStream:
         clip = self._recognizer.model.info.config.clip
         return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
 
-    def push_jpeg(self, data: bytes) -> StreamPrediction:
+    def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
         """Feed one JPEG image, decoded in a jailed worker.
+
+        Args:
+            data: the file.
+            deadline: `time.monotonic()` value by which it must be decoded.
 
         Raises:
             UndecodableVideoError: it is not a JPEG image that can be read.
+            DeadlineExceededError: the deadline passed first; the stream is as it was.
         """
-        return self._recognizer.step(self._stream, self._recognizer.decoders.decode_image(data))
+        frame_HWC = self._recognizer.decoders.decode_image(data, deadline=deadline)
+        return self._recognizer.step(self._stream, frame_HWC)

@@ -37,7 +37,7 @@ class LiveStream(Protocol):
     def push(self, frame_HWC: NDArray[uint8]) -> StreamPrediction:
         """Feed one RGB frame."""
 
-    def push_jpeg(self, data: bytes) -> StreamPrediction:
+    def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
         """Feed one JPEG image."""
 
 

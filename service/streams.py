@@ -1,6 +1,7 @@
 """Live streams: how many are open, and their frames on threads of their own."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,16 +37,23 @@ class OpenStream:
 
         Raises:
             VideoRejectedError: it is not a picture that can be used.
+            DeadlineExceededError: it was not decoded in the time that a request may take.
         """
-        prediction = await asyncio.get_running_loop().run_in_executor(self._threads, self._pushed, frame)
+        deadline = time.monotonic() + self._engine.settings.request_timeout_s
+        prediction = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._pushed, frame, deadline
+        )
         self.ledger.baseline_macs += prediction.ledger.baseline_macs
         self.ledger.macs.update(prediction.ledger.macs)
         self.ledger.width_counts.update(prediction.ledger.width_counts)
         self.num_frames += 1
         return prediction
 
-    def _pushed(self, frame: NDArray[np.uint8] | bytes) -> StreamPrediction:
-        prediction = self._stream.push_jpeg(frame) if isinstance(frame, bytes) else self._stream.push(frame)
+    def _pushed(self, frame: NDArray[np.uint8] | bytes, deadline: float) -> StreamPrediction:
+        if isinstance(frame, bytes):
+            prediction = self._stream.push_jpeg(frame, deadline=deadline)
+        else:
+            prediction = self._stream.push(frame)
         self._engine.metrics.executed.add(prediction.ledger)
         return prediction
 

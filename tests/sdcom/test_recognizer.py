@@ -350,6 +350,14 @@ def test_a_stream_refuses_what_is_no_frame_and_goes_on(recognizer: Recognizer) -
     assert stream.push(frame_HWC) == untouched.push(frame_HWC)
 
 
+def test_a_jpeg_frame_that_is_late_is_refused_and_the_stream_goes_on(recognizer: Recognizer) -> None:
+    stream, untouched = recognizer.open_stream(), recognizer.open_stream()
+    with recognizer.decoders._worker(None), pytest.raises(DeadlineExceededError, match="decoder was free"):
+        stream.push_jpeg(b"\xff\xd8\xff and so on", deadline=time.monotonic() + 0.1)
+    frame_HWC = np.full((80, 100, 3), 90, np.uint8)
+    assert stream.push(frame_HWC) == untouched.push(frame_HWC)
+
+
 def test_the_public_names_lead_to_the_parts() -> None:
     import sdcom  # noqa: PLC0415 - the subject
 

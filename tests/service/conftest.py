@@ -44,6 +44,7 @@ class FakeRecognizer:
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
+    jpeg_deadlines: list[float | None] = field(default_factory=list)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def __post_init__(self) -> None:
@@ -93,7 +94,8 @@ class FakeStream:
         ledger = Ledger(100, Counter({Part.STATIC: 3, Part.GATE: 2}), Counter({0.5: 1}))
         return StreamPrediction(Prediction("wave", 1, float(frame_HWC.mean()) / 255), 0.5, ledger)
 
-    def push_jpeg(self, data: bytes) -> StreamPrediction:
+    def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
+        self.recognizer.jpeg_deadlines.append(deadline)
         if self.recognizer.error is not None:
             raise self.recognizer.error
         return self.push(np.full((2, 2, 3), len(data), np.uint8))
