@@ -1,19 +1,22 @@
 """Uploads on their way to disk: counted as they come, held once, in an unnamed file."""
 
+import errno
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import BinaryIO, cast
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from sdcom.errors import UndecodableVideoError, UnknownNameError, VideoTooLargeError
+from sdcom.errors import OverloadedError, UndecodableVideoError, UnknownNameError, VideoTooLargeError
 from service.errors import ClientGoneError, MalformedUploadError, UnsupportedMediaTypeError
 
 MULTIPART_FIELD = "video"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries and part headers around the one file
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROOM_AFTER_S = 10.0  # uploads leave with their requests, which take seconds
 
 
 @asynccontextmanager
@@ -23,8 +26,9 @@ async def spooled(chunks: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterat
     Raises:
         VideoTooLargeError: as soon as the count passes `limit_bytes`.
         UndecodableVideoError: nothing came.
+        OverloadedError: there is no room on the disk.
     """
-    with tempfile.TemporaryFile() as file:
+    with _full_disk_refused(), tempfile.TemporaryFile() as file:
         async for chunk in _limited(chunks, limit_bytes):
             file.write(chunk)  # into the page cache: shorter than the hop to a thread
         file.flush()
@@ -44,6 +48,7 @@ async def received(request: Request, limit_bytes: int) -> AsyncIterator[BinaryIO
         UnknownNameError: the form has another field than `video`.
         UndecodableVideoError: nothing came.
         ClientGoneError: the client went away half-way.
+        OverloadedError: there is no room on the disk.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_multipart = media_type == "multipart/form-data"
@@ -55,8 +60,9 @@ async def received(request: Request, limit_bytes: int) -> AsyncIterator[BinaryIO
     overhead_bytes = MULTIPART_OVERHEAD_BYTES if is_multipart else 0
     _refuse_declared(request.headers, limit_bytes + overhead_bytes, limit_bytes)
     if is_multipart:
-        async with _multipart(request, limit_bytes) as file:
-            yield file
+        with _full_disk_refused():
+            async with _multipart(request, limit_bytes) as file:
+                yield file
     else:
         async with spooled(_body(request), limit_bytes) as file:
             yield file
@@ -66,6 +72,19 @@ async def client_gone(request: Request) -> None:
     """Return when the client has gone. Its body must have been received."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@contextmanager
+def _full_disk_refused() -> Iterator[None]:
+    """Turn a full disk into a refusal, wherever it is met: at a write, a flush, or the file's own closing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OverloadedError(
+            "the room for uploads is full (the temporary directory, TMPDIR); try again later", _ROOM_AFTER_S
+        ) from error
 
 
 def _refuse_declared(headers: Headers, body_limit_bytes: int, limit_bytes: int) -> None:
