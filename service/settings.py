@@ -17,6 +17,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 _LIMITS = DecodeLimits()
+_MESSAGES_BYTES = 512 * 1024**2
+_SPARE_RPCS = 32
 
 
 class Settings(BaseSettings):
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
     request_timeout_s: Seconds = 60.0
     drain_seconds: Seconds = 25.0
     max_streams: int = Field(16, ge=1)
-    max_message_bytes: Bytes = 16 * 1024 * 1024
+    max_message_bytes: int = Field(4 * 1024**2, gt=0, le=64 * 1024**2)
     stream_idle_s: Seconds = 60.0
     decode_timeout_s: Seconds = _LIMITS.wall_clock_s
     decode_memory_bytes: Bytes = _LIMITS.memory_bytes
@@ -74,6 +76,18 @@ class Settings(BaseSettings):
     def num_decode_workers(self) -> int:
         """Decode processes to start."""
         return self.decode_workers or num_processors()
+
+    @property
+    def max_concurrent_rpcs(self) -> int:
+        """Calls that gRPC holds at once, those included that have not even said what they want.
+
+        Admission decides on work, but a call's first message, of any kind and up to the largest size, is in
+        memory before admission sees it. So calls times message size stays within 512 MiB: 128 calls of 4 MiB,
+        8 of 64 MiB. Within that there is a call for every place (64 that wait, 2 + 1 at work with 2 decode
+        workers, 16 streams), and 32 to spare for refusals, health and reflection: 115, or 460 MiB.
+        """
+        places = self.queue_size + self.num_decode_workers + 1 + self.max_streams
+        return min(places + _SPARE_RPCS, _MESSAGES_BYTES // self.max_message_bytes)
 
     def decode_limits(self) -> DecodeLimits:
         """Return the limits that the decode workers enforce."""

@@ -47,7 +47,13 @@ def test_a_misspelt_name_is_refused_with_the_nearest(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("QUEUE_SIZE", "0"), ("HTTP_PORT", "70000"), ("REQUEST_TIMEOUT_S", "inf"), ("LOG_FORMAT", "xml")],
+    [
+        ("QUEUE_SIZE", "0"),
+        ("HTTP_PORT", "70000"),
+        ("REQUEST_TIMEOUT_S", "inf"),
+        ("LOG_FORMAT", "xml"),
+        ("MAX_MESSAGE_BYTES", "67108865"),
+    ],
 )
 def test_a_value_that_cannot_be_used_names_its_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -69,6 +75,18 @@ def test_the_defaults_are_the_decoders_own_limits() -> None:
 def test_a_short_decode_timeout_leaves_less_cpu_than_wall_clock() -> None:
     limits = Settings(decode_timeout_s=2).decode_limits()
     assert limits.cpu_s < limits.wall_clock_s == 2
+
+
+@pytest.mark.parametrize(
+    ("max_message_bytes", "queue_size", "num_calls"),
+    [(4 << 20, 64, 64 + 2 + 1 + 16 + 32), (4 << 20, 10_000, 128), (64 << 20, 64, 8), (50_000, 2, 53)],
+)
+def test_the_messages_of_all_calls_that_grpc_holds_stay_within_512_mib(
+    max_message_bytes: int, queue_size: int, num_calls: int
+) -> None:
+    settings = Settings(max_message_bytes=max_message_bytes, queue_size=queue_size, decode_workers=2)
+    assert settings.max_concurrent_rpcs == num_calls
+    assert num_calls * max_message_bytes <= 512 << 20
 
 
 def test_every_setting_is_documented() -> None:
