@@ -112,6 +112,7 @@ def save_model(directory: Path, info: ModelInfo, networks: SDCOM, *, half: bool 
     tensors = {name: _stored(tensor, half=half) for name, tensor in networks.state_dict().items()}
     weights = directory / f".{WEIGHTS_FILE}.partial"
     save_file(tensors, weights)
+    weights.chmod(0o644)  # safetensors makes private files; the service may run as another user
     record = FileRecord(size_bytes=weights.stat().st_size, sha256=_sha256(weights))
     info = info.model_copy(update={"files": {WEIGHTS_FILE: record}})
     document = _write_document(directory, info)

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +36,8 @@ from training.run import Start
 from training.run import train as run
 
 RENDERED_SEED = 7
+UNLIMITED_ROW = "SDCOM, unlimited budget"
+DEFAULT_ROW = "SDCOM, default budget"
 
 app = typer.Typer(name="sdcom", no_args_is_help=True, pretty_exceptions_enable=False)
 progress = Console(stderr=True)
@@ -105,9 +107,11 @@ def evaluate(
     with Recognizer.load(directory) as recognizer:
         info = recognizer.model.info
         clips = read_split(data, split, info.config.labels).test
+        outcomes = {name: _outcomes(name, answer, clips) for name, answer in _answers(recognizer).items()}
         if server is not None:
-            _compare_with_server(recognizer, clips, server)
-        scores = _scores(recognizer, clips)
+            _compare_with_server(server, clips, outcomes)
+    baseline_gflops = info.macs.baseline(info.config.clip.num_frames) / GIGA
+    scores = [score(name, clips, rows, baseline_gflops) for name, rows in outcomes.items()]
     Console().print(_table(scores, f"{info.full_name}, {split}, {len(clips)} test clips"))
     if record:
         command = shlex.join(["sdcom", *sys.argv[1:]])
@@ -134,36 +138,32 @@ def _print_losses(stage: str, epoch: int, losses: dict[str, float]) -> None:
     progress.print(f"{stage}, epoch {epoch + 1}: {terms}")
 
 
-def _scores(recognizer: Recognizer, clips: Sequence[Clip]) -> list[Score]:
-    config, macs = recognizer.model.info.config, recognizer.model.info.macs
-    baseline_gflops = macs.baseline(config.clip.num_frames) / GIGA
-    answers: dict[str, Answer] = {
-        "SDCOM, unlimited budget": offline(recognizer, UNLIMITED),
-        "SDCOM, default budget": offline(recognizer, None),
+def _answers(recognizer: Recognizer) -> dict[str, Answer]:
+    return {
+        UNLIMITED_ROW: offline(recognizer, UNLIMITED),
+        DEFAULT_ROW: offline(recognizer, None),
         "full-width baseline (TSN)": full_width(recognizer),
         "static network alone": static_alone(recognizer),
     }
-    return [
-        score(name, clips, _outcomes(name, answer, clips), baseline_gflops)
-        for name, answer in answers.items()
-    ]
 
 
-def _compare_with_server(recognizer: Recognizer, clips: Sequence[Clip], server: str) -> None:
+def _compare_with_server(
+    server: str, clips: Sequence[Clip], outcomes: Mapping[str, Sequence[Outcome]]
+) -> None:
     """Hold a server's answers against the recognizer's own, clip by clip.
 
     Raises:
         InvalidParameterError: some differ; the server has another model, or something is wrong.
     """
-    budgets: dict[str, Budget | None] = {"unlimited budget": UNLIMITED, "default budget": None}
+    budgets: dict[str, Budget | None] = {UNLIMITED_ROW: UNLIMITED, DEFAULT_ROW: None}
     for name, budget in budgets.items():
-        here = _outcomes(f"{name}, offline", offline(recognizer, budget), clips)
-        there = _outcomes(f"{name}, {server}", over_http(server, budget), clips)
-        differing = [str(clip.path) for clip, a, b in zip(clips, here, there, strict=True) if a != b]
+        served = _outcomes(f"{name}, {server}", over_http(server, budget), clips)
+        differing = [
+            str(clip.path) for clip, a, b in zip(clips, outcomes[name], served, strict=True) if a != b
+        ]
         if differing:
-            shown = ", ".join(differing[:3])
             raise InvalidParameterError(
-                f"{server} differs on {len(differing)} of {len(clips)} clips: {shown}"
+                f"{server} differs on {len(differing)} of {len(clips)} clips: {', '.join(differing[:3])}"
             )
         progress.print(f"{name}: {server} gave the same class and GFLOPs for all {len(clips)} clips")
 

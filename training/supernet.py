@@ -5,7 +5,7 @@ N = B * T frames, D features, L labels.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -79,7 +79,7 @@ def train_supernet(
     trained = trio.teacher
     batches = training_batches(store, clip, augmentation, options.batch_size, rng)
     narrow = [width for width in widths if 0 < width < 1 or (width == 1 and not recipe.frozen_statistics)]
-    recalibrate_statistics(trained, narrow, [batch.frames_BTCHW.flatten(0, 1) for batch in batches])
+    recalibrate_statistics(trained, narrow, (batch.frames_BTCHW.flatten(0, 1) for batch in batches))
     return trained.eval()
 
 
@@ -137,16 +137,19 @@ def _view(network: Backbone, batch: Batch, width: float) -> _View:
 
 @torch.no_grad()
 def recalibrate_statistics(
-    backbone: Backbone, widths: Sequence[float], batches_NCHW: Sequence[Tensor]
+    backbone: Backbone, widths: Sequence[float], batches_NCHW: Iterable[Tensor]
 ) -> None:
-    """Set the batch norm statistics of each width to their plain average over the batches."""
+    """Set the batch norm statistics of each width to their plain average over the batches.
+
+    The batches are gone through once, each by every width, so that no more than one need be in memory.
+    """
     norms = batch_norms(backbone)
     momenta = [norm.momentum for norm in norms]
     backbone.train()
-    for width in widths:
-        for count, frames_NCHW in enumerate(batches_NCHW, start=1):
-            for norm in norms:
-                norm.momentum = 1 / count
+    for count, frames_NCHW in enumerate(batches_NCHW, start=1):
+        for norm in norms:
+            norm.momentum = 1 / count
+        for width in widths:
             backbone.feature_map(frames_NCHW, width)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -12,8 +12,8 @@ from training.rendered.dataset import write_clip
 
 def _main(
     path: Annotated[Path, typer.Argument(help="MP4 file to write.")],
-    action: Annotated[str, typer.Option()] = "wave",
-    seed: Annotated[int, typer.Option(min=0)] = 2,
+    action: Annotated[str, typer.Option()] = "shoot_bow",
+    seed: Annotated[int, typer.Option(min=0)] = 3,
     num_frames: Annotated[int, typer.Option(min=1, help="At 25 frames a second.")] = 45,
 ) -> None:
     """Render one clip in which every frame is informative."""
