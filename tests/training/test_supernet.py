@@ -1,6 +1,8 @@
 """Stage 1: the sandwich step, what it leaves alone, and the statistics afterwards."""
 
 import copy
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +181,22 @@ def test_recalibrated_statistics_are_the_plain_average_over_the_batches(backbone
             torch.testing.assert_close(value, sums[name] / 3, rtol=1e-4, atol=1e-5)
         else:
             assert torch.equal(value, before[name]), f"{name} is of another width"
+
+
+def test_recalibration_holds_no_more_batches_than_the_one_at_hand_and_the_next(backbone: Backbone) -> None:
+    drawn: list[weakref.ref[Tensor]] = []
+    num_alive = []
+
+    def batches() -> Iterator[Tensor]:
+        for _ in range(5):
+            frames_NCHW = torch.randn(4, 3, 32, 32)
+            drawn.append(weakref.ref(frames_NCHW))
+            num_alive.append(sum(reference() is not None for reference in drawn))
+            yield frames_NCHW
+
+    recalibrate_statistics(backbone, [0.25, 0.5], batches())
+    assert len(num_alive) == 5
+    assert max(num_alive) <= 2
 
 
 def test_recalibrated_statistics_of_the_first_layer_by_hand(backbone: Backbone) -> None:
