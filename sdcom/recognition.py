@@ -53,6 +53,14 @@ def _most_macs(budget: float, unit_macs: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Provider:
+    """What computes the networks: `name` is "torch-cpu" or "torch-cuda", `version` the library's."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A class with its softmax score."""
 

@@ -27,6 +27,7 @@ from sdcom.recognition import (
     Budget,
     FrameResult,
     Prediction,
+    Provider,
     Recognition,
     StreamPrediction,
     VideoFacts,
@@ -94,6 +95,12 @@ class Recognizer:
             on_restart=on_restart,
         )
         return cls(model, decoders, num_threads=num_threads or max(1, num_processors() // 2))
+
+    @property
+    def provider(self) -> Provider:
+        """What computes the networks."""
+        device = next(self.model.networks.parameters()).device
+        return Provider(f"torch-{device.type}", torch.__version__)
 
     def __enter__(self) -> Self:
         return self

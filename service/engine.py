@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdcom.checkpoint import ModelInfo
 from sdcom.errors import DeadlineExceededError
-from sdcom.recognition import Budget, Recognition, StreamPrediction
+from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from service.admission import Admission, draining_error
 from service.calls import Call
 from service.errors import ClientGoneError
@@ -47,6 +47,10 @@ class VideoRecognizer(Protocol):
     @property
     def model(self) -> NamedModel:
         """The model served."""
+
+    @property
+    def provider(self) -> Provider:
+        """What computes its networks."""
 
     def warm_up(self) -> None:
         """Run the model once at every width."""
@@ -89,7 +93,7 @@ class Engine:
         self._warm = False
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
-        metrics.model_loaded(self.info.full_name, self.info.config.widths)
+        metrics.model_loaded(self.info.full_name, self.info.config.widths, recognizer.provider)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
     @property
@@ -171,7 +175,7 @@ class Engine:
                 recognition = self.recognizer.recognize(
                     video, top_k=parameters.top_k, budget=parameters.spend(), deadline=deadline
                 )
-            self.metrics.executed.add(recognition.ledger)
+            self.metrics.video_executed(recognition.ledger)
             return recognition
 
         return work

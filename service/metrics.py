@@ -12,8 +12,10 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.recognition import Provider
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LAMBDA_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)  # 0 is the trained policy
 
 
 class ExecutedWork(Collector):
@@ -82,6 +84,12 @@ class Metrics:
         self._stage_seconds = Histogram(
             "sdcom_stage_seconds", "Stages of a video.", ["stage"], registry=registry, buckets=SECONDS_BUCKETS
         )
+        self._budget_lambda = Histogram(
+            "sdcom_budget_lambda",
+            "Price at which the gate chose a video's widths to keep within its budget.",
+            registry=registry,
+            buckets=LAMBDA_BUCKETS,
+        )
         self._rejected = Counter(
             "sdcom_rejected", "Requests refused, by the problem's name.", ["reason"], registry=registry
         )
@@ -95,10 +103,14 @@ class Metrics:
             "sdcom_in_flight", "Videos being received, waiting or worked on.", registry=registry
         )
         self._model_info = Gauge("sdcom_model_info", "The model served.", ["model"], registry=registry)
+        self._provider_info = Gauge(
+            "sdcom_provider_info", "What computes the networks.", ["provider", "version"], registry=registry
+        )
 
-    def model_loaded(self, model: str, widths: Iterable[float]) -> None:
-        """Name the model that is served (name@version), and its widths."""
+    def model_loaded(self, model: str, widths: Iterable[float], provider: Provider) -> None:
+        """Name the model that is served (name@version), its widths, and what computes it."""
         self._model_info.labels(model).set(1)
+        self._provider_info.labels(provider.name, provider.version).set(1)
         self.executed.expect(widths)
 
     def watch_in_flight(self, num_admitted: Callable[[], int]) -> None:
@@ -120,6 +132,11 @@ class Metrics:
     def worker_restarted(self, reason: str) -> None:
         """Count one decode worker replaced. Any thread may call it."""
         self._worker_restarts.labels(reason).inc()
+
+    def video_executed(self, ledger: Ledger) -> None:
+        """Add what one video has cost, and observe the price it was planned at. Any thread may call it."""
+        self.executed.add(ledger)
+        self._budget_lambda.observe(ledger.lam)
 
     def video_answered(self, timing_ms: Mapping[str, float]) -> None:
         """Observe the stages of one answered video, and their total."""

@@ -27,7 +27,7 @@ from sdcom.errors import (
     UndecodableVideoError,
     UnsupportedContainerError,
 )
-from sdcom.recognition import GIGA, Budget, Recognition
+from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.video import decode_every_frame
 from tests.conftest import TINY_CONFIG
@@ -214,6 +214,10 @@ def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> 
         asked = [threads.submit(recognizer._in_turn, threading.get_ident) for _ in range(8)]
         assert len({one.result(20) for one in asked}) == 1
     assert recognizer._in_turn(torch.get_num_threads) == 1
+
+
+def test_what_computes_the_networks_is_named_with_its_version(recognizer: Recognizer) -> None:
+    assert recognizer.provider == Provider("torch-cpu", torch.__version__)
 
 
 def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:

@@ -18,7 +18,15 @@ from structlog.testing import LogCapture
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.engine.ledger import Ledger, Part
-from sdcom.recognition import Budget, FrameResult, Prediction, Recognition, StreamPrediction, VideoFacts
+from sdcom.recognition import (
+    Budget,
+    FrameResult,
+    Prediction,
+    Provider,
+    Recognition,
+    StreamPrediction,
+    VideoFacts,
+)
 from service.app import create_app
 from service.calls import CallLog
 from service.engine import Engine
@@ -40,6 +48,7 @@ class FakeRecognizer:
     """Answers at once, or when `gate` opens, or with `error`; remembers what it was given."""
 
     model: FakeModel = field(default_factory=FakeModel)
+    provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.recognition import Provider
 from service.logs import configure_logs, get_logger, request_id_from
 from service.metrics import Metrics
 
@@ -23,7 +24,8 @@ def test_sums_beyond_the_floats_stay_exact() -> None:
 
 def test_every_metric_has_its_published_name() -> None:
     metrics = Metrics(CollectorRegistry())
-    metrics.model_loaded("tiny@0", (0.0, 0.25))
+    metrics.model_loaded("tiny@0", (0.0, 0.25), Provider("torch-cpu", "2.7.0"))
+    metrics.video_executed(Ledger(lam=0.3))
     metrics.request_done("http", "ok")
     metrics.request_rejected("too-large")
     metrics.decode_failed("crash")
@@ -42,6 +44,10 @@ def test_every_metric_has_its_published_name() -> None:
         'sdcom_decode_failures_total{reason="crash"} 1.0',
         'sdcom_decode_worker_restarts_total{reason="crash"} 1.0',
         'sdcom_model_info{model="tiny@0"} 1.0',
+        'sdcom_provider_info{provider="torch-cpu",version="2.7.0"} 1.0',
+        'sdcom_budget_lambda_bucket{le="0.0"} 0.0',
+        'sdcom_budget_lambda_bucket{le="0.5"} 1.0',
+        "sdcom_budget_lambda_sum 0.3",
         "process_resident_memory_bytes",
     ):
         assert line in text

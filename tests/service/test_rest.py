@@ -274,6 +274,8 @@ async def test_the_ledger_sums_exactly(client: httpx.AsyncClient, engine: Engine
     assert metric(engine, "sdcom_baseline_macs_total") == 1000 * (1 + 999 + 50_001)
     assert metric(engine, "sdcom_frames_total", width="0") == 45
     assert metric(engine, "sdcom_frames_total", width="1") == 0
+    assert metric(engine, "sdcom_budget_lambda_count") == 3
+    assert metric(engine, "sdcom_provider_info", provider="torch-cpu", version="0") == 1
 
 
 async def test_every_request_is_one_event_with_its_id(client: httpx.AsyncClient, events: LogCapture) -> None:
