@@ -33,6 +33,7 @@ def test_the_command_line_wins_and_what_it_leaves_out_does_not(monkeypatch: pyte
         ("SDCOM_PORT", "SDCOM_HTTP_PORT"),
         ("sdcom_max_video_byte", "SDCOM_MAX_VIDEO_BYTES"),
         ("SDCOM_XYZZY", "docs/api.md"),
+        ("SDCOM_SERVICE_HOST", "SDCOM_HOST"),  # what Kubernetes injects for a Service named sdcom
     ],
 )
 def test_a_misspelt_name_is_refused_with_the_nearest(
