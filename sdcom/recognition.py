@@ -156,5 +156,5 @@ def top_predictions(
 ) -> tuple[Prediction, ...]:
     """Return the `count` best classes, best first, ties by class index."""
     scores_L = softmax(logits_L)
-    best = np.argsort(-scores_L, kind="stable")[:count]
+    best = np.lexsort((-logits_L, -scores_L))[:count]  # by logits where rounded scores tie
     return tuple(Prediction(labels[i], int(i), float(scores_L[i])) for i in best)

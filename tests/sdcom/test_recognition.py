@@ -121,6 +121,7 @@ def test_scores_are_those_of_the_formula() -> None:
 
 
 @given(logits, st.integers(1, 40))
+@example([0.0, 4.2e-45], 1)  # different logits whose scores are rounded to the same number
 def test_predictions_are_best_first_and_never_more_than_there_are(logits_L: list[float], count: int) -> None:
     labels = [f"label {index}" for index in range(len(logits_L))]
     best = top_predictions(np.array(logits_L), labels, count)
