@@ -1,7 +1,5 @@
 """`sdcom train` and `sdcom evaluate`."""
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
@@ -114,7 +112,7 @@ def evaluate(
     scores = [score(name, clips, rows, baseline_gflops) for name, rows in outcomes.items()]
     Console().print(_table(scores, f"{info.full_name}, {split}, {len(clips)} test clips"))
     if record:
-        command = shlex.join(["sdcom", *sys.argv[1:]])
+        command = f"sdcom evaluate --data {data.name} --split {split}"
         evaluation = {split: {"command": command, "scores": [asdict(row) for row in scores]}}
         write_info(directory, info.model_copy(update={"evaluation": {**info.evaluation, **evaluation}}))
 

@@ -12,33 +12,46 @@ from torch.optim.lr_scheduler import LambdaLR
 from sdcom.models.slimmable import Backbone
 from training.recipes import Optimization
 
+NamedParameter = tuple[str, nn.Parameter]
+
 
 def build_optimizer(
-    parts: Sequence[tuple[Iterable[nn.Parameter], float]], options: Optimization
+    parts: Sequence[tuple[Iterable[NamedParameter], float]], options: Optimization
 ) -> Optimizer:
     """Build the optimiser over parts, each with a multiplier of the base learning rate.
 
-    Biases and batch norm's affine parameters (one axis) are not decayed.
+    Biases and batch norms' affine parameters are not decayed.
+
+    Args:
+        parts: named parameters, as modules name them, and the multiplier.
+        options: of the stage.
     """
     groups: list[dict[str, Any]] = []
-    for parameters, multiplier in parts:
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for named, multiplier in parts:
+        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        decayed = [parameter for name, parameter in trained if _is_decayed(name, parameter)]
+        plain = [parameter for name, parameter in trained if not _is_decayed(name, parameter)]
         rate = options.learning_rate * multiplier
         groups += [
-            {"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": options.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+            {"params": decayed, "lr": rate, "weight_decay": options.weight_decay},
+            {"params": plain, "lr": rate, "weight_decay": 0.0},
         ]
     if options.optimizer == "adamw":
         return AdamW(groups, lr=options.learning_rate)
     return SGD(groups, lr=options.learning_rate, momentum=0.9)
 
 
-def body_and_classifier(backbone: Backbone) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return a network's parameters but for its classifier's, and its classifier's."""
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """False for biases, of one axis or more (the fusion head's are [T, L]), and for batch norms' weights."""
+    return parameter.ndim > 1 and "bias" not in name.rpartition(".")[2]
+
+
+def body_and_classifier(backbone: Backbone) -> tuple[list[NamedParameter], list[NamedParameter]]:
+    """Return a network's named parameters but for its classifier's, and its classifier's."""
     prefix = backbone.classifier_name + "."
     named = list(backbone.named_parameters())
-    body = [parameter for name, parameter in named if not name.startswith(prefix)]
-    return body, [parameter for name, parameter in named if name.startswith(prefix)]
+    body = [pair for pair in named if not pair[0].startswith(prefix)]
+    return body, [pair for pair in named if pair[0].startswith(prefix)]
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

@@ -110,8 +110,8 @@ def fit_policy(
         [
             (static_body, recipe.static_multiplier),
             (static_classifier, recipe.classifier_multiplier),
-            (networks.gate.parameters(), recipe.gate_multiplier),
-            (networks.fusion.parameters(), recipe.fusion_multiplier),
+            (networks.gate.named_parameters(), recipe.gate_multiplier),
+            (networks.fusion.named_parameters(), recipe.fusion_multiplier),
         ],
         options,
     )

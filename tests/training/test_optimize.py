@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
+from sdcom.models.composition import SDCOM
+from tests.conftest import TINY_CONFIG
 from training.optimize import build_optimizer, build_schedule, learning_rate_factor, update
 from training.recipes import Optimization
 
@@ -29,7 +31,7 @@ def test_without_a_warm_up_the_first_step_has_the_whole_rate() -> None:
 
 def test_the_schedule_steps_by_batches_and_keeps_each_parts_multiplier() -> None:
     options = Optimization(learning_rate=0.5, epochs=4, warmup_epochs=0, milestones=(2,))
-    parts = [(nn.Linear(2, 2).parameters(), 1.0), (nn.Linear(2, 2).parameters(), 0.1)]
+    parts = [(nn.Linear(2, 2).named_parameters(), 1.0), (nn.Linear(2, 2).named_parameters(), 0.1)]
     optimizer = build_optimizer(parts, options)
     schedule = build_schedule(optimizer, options, steps_per_epoch=3)
     rates = []
@@ -45,7 +47,7 @@ def test_matrices_are_decayed_and_vectors_and_frozen_parameters_are_not(name: st
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     module[2].weight.requires_grad = False
     options = Optimization(optimizer=name, weight_decay=0.3)  # type: ignore[arg-type]  # one of the two
-    optimizer = build_optimizer([(module.parameters(), 1.0)], options)
+    optimizer = build_optimizer([(module.named_parameters(), 1.0)], options)
     assert isinstance(optimizer, kind)
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == 0.3
@@ -54,10 +56,23 @@ def test_matrices_are_decayed_and_vectors_and_frozen_parameters_are_not(name: st
     assert len(plain["params"]) == 4
 
 
+def test_no_bias_is_decayed_whatever_its_shape() -> None:
+    networks = SDCOM(TINY_CONFIG)
+    parts = [(networks.gate.named_parameters(), 1.0), (networks.fusion.named_parameters(), 1.0)]
+    gate, _, fusion, _ = (group["params"] for group in build_optimizer(parts, Optimization()).param_groups)
+    assert networks.fusion.classifier_bias.ndim == 2
+    assert {id(p) for p in fusion} == {
+        id(networks.fusion.linear.weight),
+        id(networks.fusion.classifier_weight),
+    }
+    assert id(networks.gate.choice.weight) in {id(p) for p in gate}
+    assert all(p.ndim > 1 for p in gate)
+
+
 def test_an_update_scales_large_gradients_down_and_clears_them() -> None:
     parameter = nn.Parameter(torch.zeros(2, 2))
     options = Optimization(learning_rate=1.0, weight_decay=0.0, warmup_epochs=0, milestones=(99,))
-    optimizer = build_optimizer([([parameter], 1.0)], options)
+    optimizer = build_optimizer([([("weight", parameter)], 1.0)], options)
     parameter.grad = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     norm = update(optimizer, build_schedule(optimizer, options, 1), max_gradient_norm=1.0)
     assert float(norm) == pytest.approx(5)
