@@ -45,7 +45,9 @@ class Service:
 async def service(tiny_model_dir: Path, wall_clock_s: float) -> AsyncIterator[Service]:
     model = load_model(tiny_model_dir)
     metrics = Metrics(CollectorRegistry())
-    limits = DecodeLimits(wall_clock_s=wall_clock_s, cpu_s=1.0, memory_bytes=1 << 30)
+    limits = DecodeLimits(
+        wall_clock_s=wall_clock_s, cpu_s=2.0, memory_bytes=1 << 28
+    )  # eaten long before 2 s are spent
     pool = DecoderPool(
         model.info.config.clip,
         limits,
