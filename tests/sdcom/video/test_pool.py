@@ -28,7 +28,7 @@ from tests.sdcom.video.rogue_worker import ROGUE_COMMAND, misdeed_file
 from tests.sdcom.video.videos import encode, read_number
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-IMPATIENT = DecodeLimits(wall_clock_s=4.0, cpu_s=1.0, memory_bytes=512 << 20, growth_bytes=64 << 20)
+IMPATIENT = DecodeLimits(wall_clock_s=4.0, cpu_s=1.0, memory_bytes=256 << 20, growth_bytes=64 << 20)
 
 
 def children() -> set[int]:
