@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
@@ -118,9 +119,13 @@ class Recognizer:
         clip = self.model.info.config.clip
         frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
         macs_K = self.model.info.macs.dynamic_by_choice
-        for choice in range(len(macs_K)):
+
+        def run_at(choice: int) -> Composed:
             plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
-            self._in_turn(lambda plan=plan: compose(self.model, frames_THWC, lambda _: plan))  # type: ignore[misc]  # a default argument
+            return compose(self.model, frames_THWC, lambda _: plan)
+
+        for choice in range(len(macs_K)):
+            self._in_turn(partial(run_at, choice))
 
     def recognize(
         self,

@@ -88,19 +88,21 @@ def train(
         default_budget=default_budget(points),
         calibration=points,
         provenance={
-            "recipe": asdict(recipe) | {"model": None},  # the model is `config`
             "num_training_clips": len(kept),
             "num_calibration_clips": len(validation),
-            "calibrated_on": "held-out groups"
-            if held_out
-            else "training clips, for want of groups to hold out",
-            "imagenet_weights": []
-            if start is None
-            else [start.static_weights.name, start.dynamic_weights.name],
-            "torch": torch.__version__,
+            "calibrated_on": "held-out groups" if held_out else "training clips: no group could be held out",
+            **_provenance(recipe, start),
         },
     )
     return save_model(directory, info, networks, half=True)
+
+
+def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:
+    return {
+        "recipe": asdict(recipe) | {"model": None},  # the model is the record's `config`
+        "imagenet_weights": [] if start is None else [start.static_weights.name, start.dynamic_weights.name],
+        "torch": torch.__version__,
+    }
 
 
 def _new_networks(recipe: Recipe, start: Start | None, store: ClipStore, rng: np.random.Generator) -> SDCOM:
