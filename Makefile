@@ -9,7 +9,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
-	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --editable
+	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --editable --config-settings editable_mode=compat
 	@touch $@
 
 setup: $(INSTALLED)  ## create .venv with everything for development
@@ -41,8 +41,8 @@ proto: $(INSTALLED)  ## generate service/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=protos/sdcom/v1 \
 		--python_out=. --pyi_out=. --grpc_python_out=. service/pb/recognition.proto
 
-train-tiny: $(INSTALLED)  ## train both stages on rendered clips in under a minute
-	$(BIN)/sdcom train tiny --output runs/tiny
+train-tiny: $(INSTALLED)  ## train both stages on rendered clips, to see that it works
+	$(BIN)/sdcom train tiny --rendered 7 --output runs/tiny
 
 fuzz: $(INSTALLED)  ## send thousands of damaged files through a running server
 	$(BIN)/pytest -m fuzz

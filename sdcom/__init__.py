@@ -3,7 +3,7 @@
     from sdcom import Budget, Recognizer
 
     with Recognizer.load() as recognizer:
-        print(recognizer.recognize(Path("clip.mp4"), budget=Budget(share=0.3)).predictions)
+        print(recognizer.recognize(Path("clip.mp4"), budget=Budget(share=0.5)).predictions)
 
 The names load on first use, so that a decode worker does not import the networks.
 """

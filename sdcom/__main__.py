@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 from sdcom.processors import num_processors
@@ -39,6 +39,9 @@ def main() -> None:
     except SdcomError as error:
         Console(stderr=True, soft_wrap=True).print(f"sdcom: {error}", markup=False, highlight=False)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except OSError as error:  # a missing file, a full disk, a server that is not there
+        Console(stderr=True, soft_wrap=True).print(f"sdcom: {error}", markup=False, highlight=False)
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:
@@ -136,7 +139,7 @@ def _line(file: Path, answer: "Recognition | SdcomError") -> dict[str, Any]:
 
 
 def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
-    table = Table("file", "labels", "GFLOPs", "saved", "frames by width", box=None)
+    table = Table(Column("file", overflow="fold"), "labels", "GFLOPs", "saved", "frames by width", box=None)
     for file, answer in rows:
         if isinstance(answer, SdcomError):
             table.add_row(escape(str(file)), f"[red]{type(answer).__name__}[/red]: {escape(str(answer))}")

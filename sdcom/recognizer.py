@@ -129,7 +129,7 @@ class Recognizer:
 
     def recognize(
         self,
-        source: BinaryIO | Path,
+        source: BinaryIO | Path | str,
         *,
         top_k: int = 5,
         budget: Budget | None = None,
@@ -152,6 +152,8 @@ class Recognizer:
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
+        if isinstance(source, str):
+            source = Path(source)
         planner = self.planner(budget)
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)

@@ -16,7 +16,7 @@ from sdcom.checkpoint import write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import GIGA, Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
-from training.data import Clip, read_split
+from training.data import Clip, DataError, read_split
 from training.evaluation import (
     UNLIMITED,
     Answer,
@@ -98,6 +98,10 @@ def evaluate(
     server: Annotated[
         str | None, typer.Option(help="URL of a server of the same model, to hold against clip by clip.")
     ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(help="A share of the baseline's FLOPs to evaluate at besides; repeat."),
+    ] = None,
     record: Annotated[bool, typer.Option(help="Write the scores into the model's record.")] = False,
 ) -> None:
     """Print top-1 and GFLOPs of a model, of its full-width baseline, and of its static network alone."""
@@ -105,14 +109,20 @@ def evaluate(
     with Recognizer.load(directory) as recognizer:
         info = recognizer.model.info
         clips = read_split(data, split, info.config.labels).test
-        outcomes = {name: _outcomes(name, answer, clips) for name, answer in _answers(recognizer).items()}
+        if not clips:
+            raise DataError(f"{data} has no test clips in {split}: there is nothing to evaluate on")
+        outcomes = {
+            name: _outcomes(name, answer, clips)
+            for name, answer in _answers(recognizer, budget or ()).items()
+        }
         if server is not None:
             _compare_with_server(server, clips, outcomes)
     baseline_gflops = info.macs.baseline(info.config.clip.num_frames) / GIGA
     scores = [score(name, clips, rows, baseline_gflops) for name, rows in outcomes.items()]
     Console().print(_table(scores, f"{info.full_name}, {split}, {len(clips)} test clips"))
     if record:
-        command = f"sdcom evaluate --data {data.name} --split {split}"
+        budgets = "".join(f" --budget {share:g}" for share in budget or ())
+        command = f"sdcom evaluate --data {data.name} --split {split}{budgets}"
         evaluation = {split: {"command": command, "scores": [asdict(row) for row in scores]}}
         write_info(directory, info.model_copy(update={"evaluation": {**info.evaluation, **evaluation}}))
 
@@ -136,10 +146,11 @@ def _print_losses(stage: str, epoch: int, losses: dict[str, float]) -> None:
     progress.print(f"{stage}, epoch {epoch + 1}: {terms}")
 
 
-def _answers(recognizer: Recognizer) -> dict[str, Answer]:
+def _answers(recognizer: Recognizer, shares: Sequence[float]) -> dict[str, Answer]:
     return {
         UNLIMITED_ROW: offline(recognizer, UNLIMITED),
         DEFAULT_ROW: offline(recognizer, None),
+        **{f"SDCOM, budget {share:g}": offline(recognizer, Budget(share=share)) for share in shares},
         "full-width baseline (TSN)": full_width(recognizer),
         "static network alone": static_alone(recognizer),
     }

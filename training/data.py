@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sdcom.errors import SdcomError
+
 MANIFEST = "splits.tsv"
 
 
-class DataError(Exception):
+class DataError(SdcomError):
     """A list of clips cannot be used as it stands."""
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from sdcom.recognizer import Recognizer
 from service.demo import ServerProcess
 from training.cli import app
-from training.data import Clip, read_split
+from training.data import Clip, DataError, read_split
 from training.evaluation import UNLIMITED, Outcome, full_width, offline, over_http, score, static_alone
 from training.rendered import generate
 
@@ -60,3 +60,14 @@ def test_evaluate_prints_a_row_for_each_way_of_answering(drawn: Path) -> None:
     assert result.exit_code == 0, result.output
     for row in ("unlimited budget", "default budget", "full-width baseline", "static network alone"):
         assert row in result.stdout
+
+
+def test_evaluating_on_nothing_says_what_is_missing(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"splits\.tsv is missing"):
+        CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path)], catch_exceptions=False)
+    manifest = (drawn / "splits.tsv").read_text(encoding="utf-8")
+    (tmp_path / "splits.tsv").write_text(manifest.replace("\ttest", "\ttrain"), encoding="utf-8")
+    with pytest.raises(DataError, match="no test clips in split"):
+        CliRunner().invoke(
+            app, ["evaluate", "--data", str(tmp_path), "--split", "split"], catch_exceptions=False
+        )
