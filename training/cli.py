@@ -100,7 +100,7 @@ def evaluate(
     ] = None,
     budget: Annotated[
         list[float] | None,
-        typer.Option(help="A share of the baseline's FLOPs to evaluate at besides; repeat."),
+        typer.Option(help="Share of the baseline to evaluate at besides; may repeat."),
     ] = None,
     record: Annotated[bool, typer.Option(help="Write the scores into the model's record.")] = False,
 ) -> None:
