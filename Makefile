@@ -9,7 +9,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
-	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --editable --config-settings editable_mode=compat
+	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --config-settings editable_mode=compat --editable
 	@touch $@
 
 setup: $(INSTALLED)  ## create .venv with everything for development
