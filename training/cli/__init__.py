@@ -1,0 +1,9 @@
+"""The training package's commands, one a file."""
+
+import typer
+
+from training.cli import evaluate, train
+
+app = typer.Typer(name="sdcom", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
