@@ -126,7 +126,7 @@ def sgd_step(
 ) -> dict[str, Tensor]:
     """Return what one step of plain SGD makes of the parameters; they stay as they are."""
     moved = zip(parameters.items(), gradients, strict=True)
-    return {name: value - rates[name] * gradient for (name, value), gradient in moved}
+    return {name: value.add(gradient, alpha=-rates[name]) for (name, value), gradient in moved}
 
 
 def meta_gradients(
