@@ -62,6 +62,25 @@ class SupernetRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class MetaRecipe:
+    """Meta-learned weighting of the policy's losses (`training/meta.py`).
+
+    Attributes:
+        hidden: units of the meta network.
+        learning_rate: of its Adam.
+        weight_decay: L2, of its Adam.
+        subset_size: training clips that an epoch's meta batches are drawn from.
+        plain_decay: d of alpha = exp(-d * epoch^2), the share of the plain sum in the weights.
+    """
+
+    hidden: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    subset_size: int = 500
+    plain_decay: float = 0.005
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyRecipe:
     """Stage 2: static network, gate and fusion head, over the frozen dynamic network.
 
@@ -71,7 +90,10 @@ class PolicyRecipe:
         classifier_multiplier: of the static network's auxiliary classifier.
         gate_multiplier: of the gate.
         fusion_multiplier: of the fusion head.
-        efficiency_weight: of the cost of the widths chosen.
+        weighting: how cross entropy and efficiency are weighed: by `efficiency_weight`, or each frame's by
+            what a meta network has learnt.
+        efficiency_weight: of the cost of the widths chosen, in fixed weighting.
+        meta: the meta network's, in meta weighting.
         temperature: of the Gumbel-softmax.
         frozen_statistics: leave the static network's batch norm statistics as they were.
         diversity_weight: of the term that asks the supplement to say something else.
@@ -89,7 +111,9 @@ class PolicyRecipe:
     classifier_multiplier: float = 0.5
     gate_multiplier: float = 0.1
     fusion_multiplier: float = 5.0
+    weighting: Literal["fixed", "meta"] = "fixed"
     efficiency_weight: float = 0.7
+    meta: MetaRecipe = MetaRecipe()
     temperature: float = 5.0
     frozen_statistics: bool = False
     diversity_weight: float = 1.0
