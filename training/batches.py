@@ -1,13 +1,14 @@
-"""From decoded clips to augmented, normalised training batches.
+"""From clips to augmented, normalised training batches.
 
-Small datasets fit in memory, decoded once by the serving decoder; every epoch then draws other frames,
-crops and flips from them. Shapes: B videos, T frames, H W pixels.
+Nothing here depends on what was drawn before: every draw has a generator of its own, keyed by seed, stage,
+epoch and clip. So a run can be resumed at any step, and a batch can be divided among processes.
+
+Legend of shape suffixes: B videos, T frames in feeding order, C H W as ever, L labels.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +18,36 @@ from torch.nn import functional
 from sdcom.config import ClipConfig
 from sdcom.preprocess import normalize
 from sdcom.sampling import Int64Array, coarse_to_fine_order, random_in_segments, segment_centers
-from sdcom.video import decode_every_frame
-from training.data import Clip
+from training.data.prefetch import map_ahead
+from training.data.sources import ClipSource
+
+_OF_BATCHES = 2**31
+_OF_EPOCHS = 2**32 - 2
+"""Last words of keys, beyond any clip index: of what a whole batch shares, and of an epoch's permutation."""
+
+SeveralLabels = Literal["draw", "share"]
+"""What a clip of several labels stands for: one of them, drawn anew each epoch, or all in equal shares."""
 
 
 class Batch(NamedTuple):
-    """Normalised frames [B, T, 3, crop, crop] in feeding order, and class indices [B]."""
+    """Clips to learn from.
+
+    Attributes:
+        frames_BTCHW: normalised, in feeding order, float32.
+        targets_BL: rows of probabilities, float32.
+        clip_indices_B: of the source's clips, int64, on the CPU.
+    """
 
     frames_BTCHW: Tensor
-    labels_B: Tensor
+    targets_BL: Tensor
+    clip_indices_B: Tensor
+
+
+class View(NamedTuple):
+    """A clip as an epoch shows it: float RGB [T, crop, crop, 3] in [0, 255]; its target [L], on the CPU."""
+
+    frames_THWC: Tensor
+    target_L: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,7 @@ class Augmentation:
     Attributes:
         scales: a crop's sides as shares of the frame's short side, one drawn for each side, at most a step
             apart (multi-scale crop; method, Frames 2).
-        flip: mirror half of the clips; not for labels that tell left from right.
+        flip: mirror half of the clips.
         brightness: factor drawn from 1 - b to 1 + b.
         contrast: likewise.
         time_order_share: share of the batches fed in time order instead of coarse to fine, so that one
@@ -49,110 +71,205 @@ class Augmentation:
     time_order_share: float = 0.0
 
 
-class ClipStore:
-    """Every frame of every clip, resized, in memory as uint8.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """The training batches of a stage, each of them drawable without those before it.
 
-    Args:
-        clips: what to decode.
-        short_side: pixels of the frames' short side.
-        num_threads: decoding at once.
-        device: where the frames stay; crops are cut there.
+    Attributes:
+        source: of the frames.
+        num_labels: L.
+        clip: gives T, the crop and the normalisation.
+        augmentation: what may happen to a clip.
+        batch_size: videos of a step, over all processes.
+        seed: of everything random.
+        stage: number of the stage, so that no two draw alike.
+        rank: which of the processes this is; it gets its slice of every batch.
+        world_size: processes; divides the batch size.
+        several_labels: what clips of several labels are targets of.
+        mirrored: for each class, the class that a clip of it shows when mirrored; empty changes none.
+        among: clips to draw from; None is all.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly, or the rank is outside the world.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        short_side: int,
-        *,
-        num_threads: int = 2,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        with ThreadPoolExecutor(num_threads) as threads:
-            decoded = threads.map(lambda clip: decode_every_frame(clip.path, short_side)[0], clips)
-            self.frames_NHWC = [torch.from_numpy(frames).to(device) for frames in decoded]
-        self.labels = [clip.label for clip in clips]
-        self.device = torch.device(device)
+    source: ClipSource
+    num_labels: int
+    clip: ClipConfig
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    stage: int
+    rank: int = 0
+    world_size: int = 1
+    several_labels: SeveralLabels = "draw"
+    mirrored: tuple[int, ...] = ()
+    among: tuple[int, ...] | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise ValueError(
+                f"a batch of {self.batch_size} cannot be divided evenly among {self.world_size} processes"
+            )
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank {self.rank} is not one of {self.world_size} processes")
+
+    @property
+    def num_clips(self) -> int:
+        """Clips to draw from."""
+        return len(self.source.clips if self.among is None else self.among)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch; the clips that are left over are others every time."""
+        return self.num_clips // self.batch_size
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield this process's slices of an epoch's batches, reading ahead where the source takes time.
+
+        Args:
+            epoch: from 0.
+            start_step: steps of the epoch to leave out.
+
+        Raises:
+            DataError: a clip cannot be read.
+        """
+        permutation = self._permutation(epoch)
+        steps = range(start_step, self.steps_per_epoch)
+        chosen_SB = [self._slice(permutation, step).tolist() for step in steps]
+        drawn = map_ahead(
+            lambda clip_index: self._draw(epoch, clip_index), chosen_SB, num_threads=self.source.num_readers
+        )
+        for step, chosen_B, draws in zip(steps, chosen_SB, drawn, strict=True):
+            order_T = self.feeding_order(epoch, step)
+            yield self._collate(chosen_B, [self._view(draw, order_T) for draw in draws])
+
+    def clip_indices(self, epoch: int, step: int) -> Int64Array:
+        """Return the clips of this process's slice of a batch, shape (batch_size / world_size,)."""
+        return self._slice(self._permutation(epoch), step)
+
+    def feeding_order(self, epoch: int, step: int) -> Int64Array:
+        """Return a batch's order [T]: coarse to fine or, in the augmentation's share of batches, of time."""
+        rng = keyed_rng(self.seed, self.stage, epoch, _OF_BATCHES + step)
+        in_time = rng.random() < self.augmentation.time_order_share
+        return np.arange(self.clip.num_frames) if in_time else coarse_to_fine_order(self.clip.num_frames)
+
+    def view(self, epoch: int, clip_index: int, order_T: Int64Array) -> View:
+        """Return a clip as an epoch shows it, on the source's device: the very view that `epoch` yields.
+
+        Raises:
+            DataError: the clip cannot be read.
+        """
+        return self._view(self._draw(epoch, clip_index), order_T)
+
+    def _permutation(self, epoch: int) -> Int64Array:
+        among = np.arange(len(self.source.clips)) if self.among is None else np.array(self.among)
+        return keyed_rng(self.seed, self.stage, epoch, _OF_EPOCHS).permutation(among)
+
+    def _slice(self, permutation: Int64Array, step: int) -> Int64Array:
+        share = self.batch_size // self.world_size
+        start = step * self.batch_size + self.rank * share
+        return permutation[start : start + share]
+
+    def _draw(self, epoch: int, clip_index: int) -> "_Draw":
+        rng = keyed_rng(self.seed, self.stage, epoch, clip_index)
+        indices_T = random_in_segments(self.source.num_frames(clip_index), self.clip.num_frames, rng)
+        labels = self.source.clips[clip_index].labels
+        if self.several_labels == "draw":
+            labels = (labels[int(rng.integers(len(labels)))],)
+        return _Draw(self.source.read(clip_index, indices_T), labels, rng)
+
+    def _view(self, draw: "_Draw", order_T: Int64Array) -> View:
+        frames_THWC = draw.frames_THWC.to(self.source.device, non_blocking=True)
+        frames_THWC, mirrored = augmented(frames_THWC, self.clip.crop, self.augmentation, draw.rng)
+        labels = draw.labels
+        if mirrored and self.mirrored:
+            labels = tuple(self.mirrored[label] for label in labels)
+        target_L = torch.zeros(self.num_labels)
+        target_L[list(labels)] = 1 / len(labels)
+        return View(frames_THWC[order_T.tolist()], target_L)
+
+    def _collate(self, chosen_B: Sequence[int], views: Sequence[View]) -> Batch:
+        frames_NCHW = normalize(torch.cat([view.frames_THWC for view in views]), self.clip)
+        targets_BL = torch.stack([view.target_L for view in views])
+        return Batch(
+            frames_NCHW.unflatten(0, (len(views), self.clip.num_frames)),
+            targets_BL.to(self.source.device, non_blocking=True),
+            torch.tensor(chosen_B, dtype=torch.int64),
+        )
 
 
-def training_batches(
-    store: ClipStore, clip: ClipConfig, augmentation: Augmentation, batch_size: int, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Yield one epoch of full batches in a new order: one random frame of each segment, one crop per clip."""
-    shuffled = rng.permutation(len(store))
-    for start in range(0, len(store) - batch_size + 1, batch_size):
-        chosen = shuffled[start : start + batch_size]
-        order_T = feeding_order(clip.num_frames, augmentation, rng)
-        clips = [augmented_clip(store.frames_NHWC[i], clip, augmentation, order_T, rng) for i in chosen]
-        frames_NCHW = normalize(torch.cat(clips), clip)
-        labels_B = torch.tensor([store.labels[i] for i in chosen], device=store.device)
-        yield Batch(frames_NCHW.unflatten(0, (batch_size, clip.num_frames)), labels_B)
+class _Draw(NamedTuple):
+    """A clip's frames [T, H, W, 3] in time order, its labels, and a generator for what is yet to be drawn."""
+
+    frames_THWC: Tensor
+    labels: tuple[int, ...]
+    rng: np.random.Generator
 
 
-def feeding_order(num_frames: int, augmentation: Augmentation, rng: np.random.Generator) -> Int64Array:
-    """Return a batch's order: coarse to fine or, in the augmentation's share of batches, of time."""
-    in_time = rng.random() < augmentation.time_order_share
-    return np.arange(num_frames) if in_time else coarse_to_fine_order(num_frames)
+def keyed_rng(seed: int, stage: int, epoch: int, item: int) -> np.random.Generator:
+    """Return the generator of one clip's draws in one epoch, whatever was drawn before."""
+    return np.random.default_rng([seed, stage, epoch, item])
 
 
-def evaluation_clip(frames_NHWC: Tensor, clip: ClipConfig, order_T: Int64Array | None = None) -> Tensor:
+def evaluation_clip(
+    source: ClipSource, clip_index: int, clip: ClipConfig, order_T: Int64Array | None = None
+) -> Tensor:
     """Return a clip's segment centres as serving sees them.
 
     Args:
-        frames_NHWC: the whole clip.
+        source: of the frames.
+        clip_index: which clip.
         clip: gives T and the crop.
         order_T: feeding order; None is coarse to fine.
 
     Returns:
-        Centre-cropped uint8 RGB frames [T, crop, crop, 3], in feeding order.
+        Centre-cropped uint8 RGB frames [T, crop, crop, 3], in feeding order, on the source's device.
+
+    Raises:
+        DataError: the clip cannot be read.
     """
     if order_T is None:
         order_T = coarse_to_fine_order(clip.num_frames)
-    indices_T = segment_centers(len(frames_NHWC), clip.num_frames)[order_T]
-    height, width = frames_NHWC.shape[1:3]
+    indices_T = segment_centers(source.num_frames(clip_index), clip.num_frames)
+    frames_THWC = source.read(clip_index, indices_T)
+    height, width = frames_THWC.shape[1:3]
     top, left = (height - clip.crop) // 2, (width - clip.crop) // 2
-    return frames_NHWC[indices_T.tolist(), top : top + clip.crop, left : left + clip.crop]
+    cropped_THWC = frames_THWC[order_T.tolist(), top : top + clip.crop, left : left + clip.crop]
+    return cropped_THWC.to(source.device, non_blocking=True)
 
 
-def augmented_clip(
-    frames_NHWC: Tensor,
-    clip: ClipConfig,
-    augmentation: Augmentation,
-    order_T: Int64Array,
-    rng: np.random.Generator,
-) -> Tensor:
-    """Return a new view of a clip: one random frame of each segment, one crop, flip and colour for all.
+def augmented(
+    frames_THWC: Tensor, crop: int, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[Tensor, bool]:
+    """Return frames with one crop, flip and colour for all, and whether they were mirrored.
 
     Args:
-        frames_NHWC: the whole clip.
-        clip: gives T and the crop.
+        frames_THWC: uint8 RGB.
+        crop: side of the result, pixels.
         augmentation: what may happen.
-        order_T: feeding order.
         rng: draws it all.
 
     Returns:
-        Float RGB frames [T, crop, crop, 3] in [0, 255], in feeding order.
+        Float RGB frames [T, crop, crop, 3] in [0, 255], and the flip.
     """
-    indices_T = random_in_segments(len(frames_NHWC), clip.num_frames, rng)[order_T]
     top, left, crop_height, crop_width = _multi_scale_crop(
-        frames_NHWC.shape[1], frames_NHWC.shape[2], augmentation.scales, rng
+        frames_THWC.shape[1], frames_THWC.shape[2], augmentation.scales, rng
     )
-    crops_THWC = frames_NHWC[indices_T.tolist(), top : top + crop_height, left : left + crop_width]
     crops_TCHW = functional.interpolate(
-        crops_THWC.permute(0, 3, 1, 2).float(),
-        size=(clip.crop, clip.crop),
+        frames_THWC[:, top : top + crop_height, left : left + crop_width].permute(0, 3, 1, 2).float(),
+        size=(crop, crop),
         mode="bilinear",
         align_corners=False,
     )
-    if augmentation.flip and rng.random() < 0.5:
+    mirrored = augmentation.flip and bool(rng.random() < 0.5)
+    if mirrored:
         crops_TCHW = crops_TCHW.flip(-1)
     brightness = 1 + augmentation.brightness * rng.uniform(-1, 1)
     contrast = 1 + augmentation.contrast * rng.uniform(-1, 1)
     grey = crops_TCHW.mean()
     crops_TCHW = ((crops_TCHW - grey) * contrast + grey * brightness).clamp(0, 255)
-    return crops_TCHW.permute(0, 2, 3, 1)
+    return crops_TCHW.permute(0, 2, 3, 1), mirrored
 
 
 def _multi_scale_crop(

@@ -18,7 +18,8 @@ from sdcom.cost import model_macs
 from sdcom.models.composition import SDCOM
 from sdcom.preprocess import normalize
 from sdcom.recognition import GIGA
-from training.batches import ClipStore, evaluation_clip
+from training.batches import evaluation_clip
+from training.data.sources import ClipSource
 from training.policy import every_width
 
 PRICES = (0.0, *np.geomspace(0.05, 50, 25).round(4).tolist())
@@ -37,12 +38,12 @@ class Evidence:
 
 
 @torch.inference_mode()
-def gather_evidence(networks: SDCOM, store: ClipStore) -> Iterator[Evidence]:
+def gather_evidence(networks: SDCOM, source: ClipSource) -> Iterator[Evidence]:
     """Run every network at every width on each clip's evaluation frames."""
     networks.eval()
-    for frames_NHWC, label in zip(store.frames_NHWC, store.labels, strict=True):
+    for clip_index, labelled in enumerate(source.clips):
         clip = networks.config.clip
-        frames_TCHW = normalize(evaluation_clip(frames_NHWC, clip), clip)
+        frames_TCHW = normalize(evaluation_clip(source, clip_index, clip), clip)
         view = networks.look(frames_TCHW)
         supplements_KTD, logits_KTL = every_width(networks, frames_TCHW)
         gate_logits_BTK, _ = networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])
@@ -52,7 +53,7 @@ def gather_evidence(networks: SDCOM, store: ClipStore) -> Iterator[Evidence]:
             gate_logits_TK=gate_logits_BTK[0].cpu().numpy(),
             static_logits_L=networks.static.classify(view.features_ND).mean(dim=0),
             full_width_logits_L=logits_KTL[-1].mean(dim=0),
-            label=label,
+            label=labelled.label,
         )
 
 

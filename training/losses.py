@@ -12,11 +12,11 @@ def soft_cross_entropy(logits_NL: Tensor, target_NL: Tensor) -> Tensor:
     return -(target_NL * logits_NL.log_softmax(dim=-1)).sum(dim=-1).mean()
 
 
-def anytime_cross_entropy(logits_BTL: Tensor, labels_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def anytime_cross_entropy(logits_BTL: Tensor, targets_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean over videos and frames of the cross entropy of the prediction after each frame."""
-    labels_BT = labels_B[:, None].expand(logits_BTL.shape[:2])
+    targets_BTL = targets_BL[:, None].expand_as(logits_BTL)
     return functional.cross_entropy(
-        logits_BTL.flatten(0, 1), labels_BT.flatten(), label_smoothing=label_smoothing
+        logits_BTL.flatten(0, 1), targets_BTL.flatten(0, 1), label_smoothing=label_smoothing
     )
 
 

@@ -14,13 +14,7 @@ from torch.nn import functional
 
 from sdcom.models.composition import SDCOM
 from sdcom.preprocess import normalize
-from training.batches import (
-    Augmentation,
-    ClipStore,
-    augmented_clip,
-    feeding_order,
-    training_batches,
-)
+from training.batches import Batches, keyed_rng
 from training.losses import anytime_cross_entropy, diversity, efficiency
 from training.optimize import (
     body_and_classifier,
@@ -66,43 +60,38 @@ class Observation(NamedTuple):
 def train_policy(
     networks: SDCOM,
     *,
-    store: ClipStore,
-    augmentation: Augmentation,
+    batches: Batches,
     recipe: PolicyRecipe,
-    rng: np.random.Generator,
     report: Report,
 ) -> None:
     """Train the policy in place; the dynamic network stays as it is.
 
     Args:
-        networks: on the store's device.
-        store: training clips.
-        augmentation: of the clips.
+        networks: on the batches' device.
+        batches: to learn from; the Gumbel noise is torch's own.
         recipe: this stage's.
-        rng: draws batches; the Gumbel noise is torch's own.
         report: told every epoch's losses.
     """
-    batch_size, clip = recipe.optimization.batch_size, networks.config.clip
-    memory = remember(networks, store, augmentation, recipe.num_views, rng) if recipe.num_views else None
+    memory = remember(networks, batches, recipe.num_views) if recipe.num_views else None
 
-    def epoch() -> Iterator[tuple[Observation, Tensor]]:
+    def draw(epoch: int) -> Iterator[tuple[Observation, Tensor]]:
         if memory is not None:
-            yield from recalled_batches(memory, clip.num_frames, augmentation, batch_size, rng)
+            yield from recalled_batches(memory, batches, epoch)
             return
-        for batch in training_batches(store, clip, augmentation, batch_size, rng):
-            yield observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.labels_B
+        for batch in batches.epoch(epoch):
+            yield observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.targets_BL
 
-    fit_policy(networks, epoch, max(len(store) // batch_size, 1), recipe, report)
+    fit_policy(networks, draw, max(batches.steps_per_epoch, 1), recipe, report)
 
 
 def fit_policy(
     networks: SDCOM,
-    draw_epoch: Callable[[], Iterator[tuple[Observation, Tensor]]],
+    draw_epoch: Callable[[int], Iterator[tuple[Observation, Tensor]]],
     steps_per_epoch: int,
     recipe: PolicyRecipe,
     report: Report,
 ) -> None:
-    """Minimise the policy's loss over epochs of observations and their labels [B]."""
+    """Minimise the policy's loss over epochs of observations and their targets [B, L]."""
     options = recipe.optimization
     networks.dynamic.requires_grad_(requires_grad=False)
     static_body, static_classifier = body_and_classifier(networks.static)
@@ -120,9 +109,9 @@ def fit_policy(
     for epoch in range(options.epochs):
         _set_modes(networks, recipe)
         terms: list[Tensor] = []
-        for observation, labels_B in draw_epoch():
+        for observation, targets_BL in draw_epoch(epoch):
             with mixed_precision(device):
-                losses = policy_losses(networks, observation, labels_B, recipe)
+                losses = policy_losses(networks, observation, targets_BL, recipe)
                 loss = losses.total(recipe)
             loss.backward()
             update(optimizer, schedule, options.max_gradient_norm)
@@ -133,10 +122,10 @@ def fit_policy(
 
 
 def policy_losses(
-    networks: SDCOM, observation: Observation, labels_B: Tensor, recipe: PolicyRecipe
+    networks: SDCOM, observation: Observation, targets_BL: Tensor, recipe: PolicyRecipe
 ) -> PolicyLosses:
     """Return the loss terms of one batch, with widths drawn by straight-through Gumbel-softmax."""
-    shape_BT = (len(labels_B), len(observation.static_ND) // len(labels_B))
+    shape_BT = (len(targets_BL), len(observation.static_ND) // len(targets_BL))
     static_ND = observation.static_ND
     static_NL = networks.static.classify(static_ND).float()
 
@@ -147,10 +136,10 @@ def policy_losses(
     dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, observation.supplements_KND.float())
 
     logits_BTL = networks.fusion(static_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT)).float()
-    labels_N = labels_B.repeat_interleave(shape_BT[1])
+    targets_NL = targets_BL.repeat_interleave(shape_BT[1], dim=0)
     smoothing = recipe.label_smoothing
-    fused = anytime_cross_entropy(logits_BTL, labels_B, smoothing)
-    auxiliary = functional.cross_entropy(static_NL, labels_N, label_smoothing=smoothing)
+    fused = anytime_cross_entropy(logits_BTL, targets_BL, smoothing)
+    auxiliary = functional.cross_entropy(static_NL, targets_NL, label_smoothing=smoothing)
     return PolicyLosses(
         cross_entropy=fused + auxiliary,
         efficiency=efficiency(choices_BTK, networks.config.widths),
@@ -171,17 +160,17 @@ class Memory:
 
     Attributes:
         observations: of each clip, `num_views * T` frames, view by view in time order, as float16.
-        labels_N: class indices of the clips.
+        targets_NVL: of each view of each clip.
         num_views: of each clip.
     """
 
     observations: Sequence[Observation]
-    labels_N: Tensor
+    targets_NVL: Tensor
     num_views: int
 
-    def recall(self, clip_index: int, order_T: Tensor, rng: np.random.Generator) -> Observation:
-        """Return a random view of a clip, its frames in the given order, as float32."""
-        rows_T = order_T + len(order_T) * int(rng.integers(self.num_views))
+    def recall(self, clip_index: int, view: int, order_T: Tensor) -> Observation:
+        """Return a view of a clip, its frames in the given order, as float32."""
+        rows_T = order_T + len(order_T) * view
         seen = self.observations[clip_index]
         return Observation(
             seen.map_NCHW[rows_T].float(),
@@ -192,40 +181,39 @@ class Memory:
 
 
 @torch.no_grad()
-def remember(
-    networks: SDCOM, store: ClipStore, augmentation: Augmentation, num_views: int, rng: np.random.Generator
-) -> Memory:
-    """Observe `num_views` views of every clip once, by networks that are frozen from here on.
-
-    The first view is the one that serving sees; the others are augmented.
-    """
+def remember(networks: SDCOM, batches: Batches, num_views: int) -> Memory:
+    """Observe `num_views` augmented views of every clip once, by networks that are frozen from here on."""
     networks.eval()
-    clip = networks.config.clip
+    clip = batches.clip
     time_order_T = np.arange(clip.num_frames)
-    observations = []
-    for frames_NHWC in store.frames_NHWC:
-        views = [augmented_clip(frames_NHWC, clip, augmentation, time_order_T, rng) for _ in range(num_views)]
-        seen = observe(networks, normalize(torch.cat(views), clip))
+    observations, targets = [], []
+    for clip_index in range(len(batches.source.clips)):
+        views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
+        seen = observe(networks, normalize(torch.cat([view.frames_THWC for view in views]), clip))
         observations.append(Observation(*(part.half() for part in seen)))
-    return Memory(observations, torch.tensor(store.labels, device=store.device), num_views)
+        targets.append(torch.stack([view.target_L for view in views]))
+    return Memory(observations, torch.stack(targets).to(batches.source.device), num_views)
 
 
-def recalled_batches(
-    memory: Memory, num_frames: int, augmentation: Augmentation, batch_size: int, rng: np.random.Generator
-) -> Iterator[tuple[Observation, Tensor]]:
+def recalled_batches(memory: Memory, batches: Batches, epoch: int) -> Iterator[tuple[Observation, Tensor]]:
     """Yield one epoch of full batches from memory: every clip once, a random view of each."""
-    shuffled = rng.permutation(len(memory.observations)).tolist()
-    for start in range(0, len(shuffled) - batch_size + 1, batch_size):
-        chosen = shuffled[start : start + batch_size]
-        order_T = torch.from_numpy(feeding_order(num_frames, augmentation, rng))
-        seen = [memory.recall(clip_index, order_T, rng) for clip_index in chosen]
+    for step in range(batches.steps_per_epoch):
+        chosen = batches.clip_indices(epoch, step).tolist()
+        views = [_recalled_view(batches, epoch, clip_index, memory.num_views) for clip_index in chosen]
+        order_T = torch.from_numpy(batches.feeding_order(epoch, step))
+        seen = [memory.recall(*pair, order_T) for pair in zip(chosen, views, strict=True)]
         observation = Observation(
             torch.cat([clip.map_NCHW for clip in seen]),
             torch.cat([clip.static_ND for clip in seen]),
             torch.cat([clip.supplements_KND for clip in seen], dim=1),
             torch.cat([clip.supplement_logits_KNL for clip in seen], dim=1),
         )
-        yield observation, memory.labels_N[chosen]
+        yield observation, memory.targets_NVL[chosen, views]
+
+
+def _recalled_view(batches: Batches, epoch: int, clip_index: int, num_views: int) -> int:
+    rng = keyed_rng(batches.seed, batches.stage, epoch, clip_index)
+    return int(rng.integers(num_views))
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ from sdcom.models.composition import SDCOM
 from sdcom.models.mobilenet_v2 import SlimmableMobileNetV2
 from sdcom.models.pretrained import load_folded_mobilenet_v2, load_torchvision_weights
 from sdcom.preprocess import normalize
-from training.batches import ClipStore, evaluation_clip
+from training.batches import evaluation_clip
+from training.data.sources import ClipSource
 
 FOLDED_SUFFIX = ".npz"
 FOLDED_CLASSES = 1001  # ImageNet's, and a background class before them
@@ -52,10 +53,10 @@ def _load(
 
 
 def calibration_frames(
-    store: ClipStore, networks: SDCOM, rng: np.random.Generator, count: int = 64
+    source: ClipSource, networks: SDCOM, rng: np.random.Generator, count: int = 64
 ) -> Tensor:
     """Return one normalised frame [N, 3, crop, crop] each of `count` random training clips, on the CPU."""
     clip = networks.config.clip
-    chosen = rng.permutation(len(store))[:count]
-    frames = [evaluation_clip(store.frames_NHWC[i], clip)[0] for i in chosen]
+    chosen = rng.permutation(len(source.clips))[:count]
+    frames = [evaluation_clip(source, int(i), clip)[0] for i in chosen]
     return normalize(torch.stack(frames).cpu(), clip)

@@ -9,9 +9,10 @@ import torch
 
 from sdcom.checkpoint import ModelInfo, save_model
 from sdcom.models.composition import SDCOM
-from training.batches import ClipStore
+from training.batches import Batches
 from training.calibration import calibrate, default_budget, gather_evidence
 from training.data import Clip, DataError, hold_out_groups
+from training.data.sources import ClipStore
 from training.policy import train_policy
 from training.pretrain import calibration_frames, start_from_imagenet
 from training.recipes import Recipe
@@ -64,19 +65,14 @@ def train(
     networks.dynamic = train_supernet(
         networks.dynamic,
         widths=recipe.model.widths,
-        store=store,
-        clip=recipe.model.clip,
-        augmentation=recipe.augmentation,
+        batches=_batches(recipe, store, recipe.supernet.optimization.batch_size, stage=1),
         recipe=recipe.supernet,
-        rng=rng,
         report=report,
     )
     train_policy(
         networks,
-        store=store,
-        augmentation=recipe.augmentation,
+        batches=_batches(recipe, store, recipe.policy.optimization.batch_size, stage=2),
         recipe=recipe.policy,
-        rng=rng,
         report=report,
     )
     validation = ClipStore(held_out or kept, short_side, num_threads=num_threads, device=device)
@@ -89,12 +85,24 @@ def train(
         calibration=points,
         provenance={
             "num_training_clips": len(kept),
-            "num_calibration_clips": len(validation),
+            "num_calibration_clips": len(validation.clips),
             "calibrated_on": "held-out groups" if held_out else "training clips: no group could be held out",
             **_provenance(recipe, start),
         },
     )
     return save_model(directory, info, networks, half=True)
+
+
+def _batches(recipe: Recipe, store: ClipStore, batch_size: int, *, stage: int) -> Batches:
+    return Batches(
+        source=store,
+        num_labels=recipe.model.num_labels,
+        clip=recipe.model.clip,
+        augmentation=recipe.augmentation,
+        batch_size=batch_size,
+        seed=recipe.seed,
+        stage=stage,
+    )
 
 
 def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:

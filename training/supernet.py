@@ -6,17 +6,16 @@ N = B * T frames, D features, L labels.
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sdcom.config import ClipConfig
 from sdcom.models.slimmable import Backbone, batch_norms
-from training.batches import Augmentation, Batch, ClipStore, training_batches
+from training.batches import Batch, Batches
 from training.losses import feature_distance, soft_cross_entropy
 from training.optimize import (
     body_and_classifier,
@@ -40,30 +39,25 @@ def train_supernet(
     backbone: Backbone,
     *,
     widths: Sequence[float],
-    store: ClipStore,
-    clip: ClipConfig,
-    augmentation: Augmentation,
+    batches: Batches,
     recipe: SupernetRecipe,
-    rng: np.random.Generator,
     report: Report,
 ) -> Backbone:
     """Train a network at all its widths; return its moving average, statistics recalibrated.
 
     Args:
-        backbone: on the store's device; trained in place.
+        backbone: on the batches' device; trained in place.
         widths: W, ascending from 0 to 1.
-        store: training clips.
-        clip: the model's clip; this stage sees `recipe.num_frames` of it.
-        augmentation: of the clips.
+        batches: of the model's clip; this stage sees `recipe.num_frames` of it.
         recipe: this stage's.
-        rng: draws batches.
         report: told every epoch's losses.
     """
-    clip = clip.model_copy(update={"num_frames": recipe.num_frames})
+    fewer_frames = batches.clip.model_copy(update={"num_frames": recipe.num_frames})
+    batches = replace(batches, clip=fewer_frames)
     options = recipe.optimization
     body, classifier = body_and_classifier(backbone)
     optimizer = build_optimizer([(body, 1.0), (classifier, recipe.classifier_multiplier)], options)
-    schedule = build_schedule(optimizer, options, max(len(store) // options.batch_size, 1))
+    schedule = build_schedule(optimizer, options, max(batches.steps_per_epoch, 1))
     average = AveragedModel(
         backbone, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
     ).eval()
@@ -71,15 +65,15 @@ def train_supernet(
     trio = _Networks(backbone, cast("Backbone", average.module), anchor)
     for epoch in range(options.epochs):
         losses: list[Tensor] = []
-        for batch in training_batches(store, clip, augmentation, options.batch_size, rng):
+        for batch in batches.epoch(epoch):
             losses.append(_sandwich(trio, batch, widths, recipe))
             update(optimizer, schedule, options.max_gradient_norm)
             average.update_parameters(backbone)
         report("supernet", epoch, {"loss": float(torch.stack(losses).mean())})
     trained = trio.teacher
-    batches = training_batches(store, clip, augmentation, options.batch_size, rng)
     narrow = [width for width in widths if 0 < width < 1 or (width == 1 and not recipe.frozen_statistics)]
-    recalibrate_statistics(trained, narrow, (batch.frames_BTCHW.flatten(0, 1) for batch in batches))
+    seen = batches.epoch(options.epochs)
+    recalibrate_statistics(trained, narrow, (batch.frames_BTCHW.flatten(0, 1) for batch in seen))
     return trained.eval()
 
 
@@ -93,15 +87,15 @@ def _sandwich(networks: _Networks, batch: Batch, widths: Sequence[float], recipe
     """Add up every width's gradients on one batch, wide to narrow; return the sum of the losses."""
     positive = [width for width in reversed(widths) if width > 0]
     taught_BL = {width: _teacher_probabilities(networks.teacher, batch, width) for width in positive[:-1]}
-    with torch.no_grad(), mixed_precision(batch.labels_B.device):
+    with torch.no_grad(), mixed_precision(batch.targets_BL.device):
         anchored = _view(networks.anchor, batch, 1.0) if networks.anchor is not None else None
-    total = torch.zeros((), device=batch.labels_B.device)
+    total = torch.zeros((), device=batch.targets_BL.device)
     for width in [*positive, 0.0] if recipe.pseudo_width else positive:
         networks.student.train(not (width == 1 and recipe.frozen_statistics))
-        with mixed_precision(batch.labels_B.device):
+        with mixed_precision(batch.targets_BL.device):
             view = _view(networks.student, batch, width)
             loss = _width_loss(
-                view.logits_BL.float(), batch.labels_B, width, taught_BL, recipe.label_smoothing
+                view.logits_BL.float(), batch.targets_BL, width, taught_BL, recipe.label_smoothing
             )
             if anchored is not None:
                 loss = loss + recipe.anchor_weight * feature_distance(view.features_ND, anchored.features_ND)
@@ -111,13 +105,17 @@ def _sandwich(networks: _Networks, batch: Batch, widths: Sequence[float], recipe
 
 
 def _width_loss(
-    logits_BL: Tensor, labels_B: Tensor, width: float, taught_BL: dict[float, Tensor], label_smoothing: float
+    logits_BL: Tensor,
+    targets_BL: Tensor,
+    width: float,
+    taught_BL: dict[float, Tensor],
+    label_smoothing: float,
 ) -> Tensor:
     """Return a width's loss; `taught_BL` holds the teacher's probabilities at all but the narrowest width."""
     if width == 1:
-        return functional.cross_entropy(logits_BL, labels_B, label_smoothing=label_smoothing)
+        return functional.cross_entropy(logits_BL, targets_BL, label_smoothing=label_smoothing)
     if width == 0:
-        return functional.cross_entropy(logits_BL, labels_B)
+        return functional.cross_entropy(logits_BL, targets_BL)
     if width in taught_BL:
         return soft_cross_entropy(logits_BL, taught_BL[1.0])
     return soft_cross_entropy(logits_BL, torch.stack(list(taught_BL.values())).mean(dim=0))
@@ -125,12 +123,12 @@ def _width_loss(
 
 @torch.no_grad()
 def _teacher_probabilities(teacher: Backbone, batch: Batch, width: float) -> Tensor:
-    with mixed_precision(batch.labels_B.device):
+    with mixed_precision(batch.targets_BL.device):
         return _view(teacher, batch, width).logits_BL.float().softmax(dim=-1)
 
 
 def _view(network: Backbone, batch: Batch, width: float) -> _View:
-    num_videos = len(batch.labels_B)
+    num_videos = len(batch.targets_BL)
     features_ND = network.pool(network.feature_map(batch.frames_BTCHW.flatten(0, 1), width))
     return _View(features_ND, network.classify(features_ND).unflatten(0, (num_videos, -1)).mean(dim=1))
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from sdcom.models.composition import SDCOM
-from tests.training.conftest import LABELS, patterned_store
+from tests.training.conftest import LABELS, batches_of, patterned_store
 from training.policy import train_policy
 from training.recipes import tiny
 from training.supernet import train_supernet
@@ -55,7 +55,7 @@ def first_losses() -> Losses:
         replace(stage.optimization, learning_rate=0.0, epochs=NUM_STEPS, batch_size=BATCH_SIZE)
         for stage in (recipe.supernet, recipe.policy)
     ]
-    store = patterned_store(BATCH_SIZE)
+    batches = batches_of(patterned_store(BATCH_SIZE), recipe.model.clip, recipe.augmentation)
     reported: Losses = defaultdict(lambda: defaultdict(list))
 
     def report(stage: str, _epoch: int, terms: dict[str, float]) -> None:
@@ -68,20 +68,15 @@ def first_losses() -> Losses:
         networks.dynamic = train_supernet(
             networks.dynamic,
             widths=recipe.model.widths,
-            store=store,
-            clip=recipe.model.clip,
-            augmentation=recipe.augmentation,
+            batches=replace(batches, stage=1),
             recipe=replace(recipe.supernet, optimization=quick[0]),
-            rng=np.random.default_rng(0),
             report=report,
         )
         torch.manual_seed(0)
         train_policy(
             networks,
-            store=store,
-            augmentation=recipe.augmentation,
+            batches=replace(batches, stage=2),
             recipe=replace(recipe.policy, optimization=quick[1]),
-            rng=np.random.default_rng(0),
             report=report,
         )
     return {stage: dict(terms) for stage, terms in reported.items()}

@@ -53,8 +53,8 @@ def test_looked_up_answers_are_those_that_serving_computes(
 ) -> None:
     macs_K = model.info.macs.dynamic_by_choice
     allowed = int(share_of_dynamic * 4 * macs_K[-1])
-    for frames_NHWC, clip in zip(store.frames_NHWC, evidence, strict=True):
-        frames_THWC = evaluation_clip(frames_NHWC, TINY_CONFIG.clip).numpy()
+    for clip_index, clip in enumerate(evidence):
+        frames_THWC = evaluation_clip(store, clip_index, TINY_CONFIG.clip).numpy()
         composed = compose(model, frames_THWC, lambda logits_TK: fit_widths(logits_TK, macs_K, allowed))
         plan = fit_widths(clip.gate_logits_TK, macs_K, allowed)
         assert plan.choices == composed.plan.choices
@@ -65,13 +65,13 @@ def test_looked_up_answers_are_those_that_serving_computes(
 def test_evidence_keeps_the_two_networks_own_answers(
     networks: SDCOM, store: TensorStore, evidence: list[Evidence]
 ) -> None:
-    frames_NCHW = normalize(evaluation_clip(store.frames_NHWC[0], TINY_CONFIG.clip), TINY_CONFIG.clip)
+    frames_NCHW = normalize(evaluation_clip(store, 0, TINY_CONFIG.clip), TINY_CONFIG.clip)
     with torch.inference_mode():
         full_L = networks.dynamic(frames_NCHW, 1.0).mean(dim=0)
         static_L = networks.static.classify(networks.look(frames_NCHW).features_ND).mean(dim=0)
     torch.testing.assert_close(evidence[0].full_width_logits_L, full_L, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(evidence[0].static_logits_L, static_L, rtol=1e-4, atol=1e-5)
-    assert [clip.label for clip in evidence] == store.labels
+    assert [clip.label for clip in evidence] == [clip.label for clip in store.clips]
 
 
 def test_cost_falls_as_the_price_rises_from_the_trained_policy_to_the_floor(

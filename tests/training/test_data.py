@@ -15,7 +15,7 @@ some_clips = st.lists(
     st.builds(
         Clip,
         st.just(Path("clip.mp4")),
-        st.integers(0, 3),
+        st.tuples(st.integers(0, 3)),
         st.sampled_from([f"group {index}" for index in range(12)]),
     ),
     max_size=40,
@@ -33,10 +33,10 @@ def test_a_split_is_read_with_labels_in_alphabetical_order(tmp_path: Path) -> No
     group = f"{tmp_path.name}/film1"
     assert split.labels == ("clap", "wave")
     assert split.train == (
-        Clip(tmp_path / "w/1.mp4", 1, group),
-        Clip(tmp_path / "w/2.mp4", 1, group),
+        Clip(tmp_path / "w/1.mp4", (1,), group),
+        Clip(tmp_path / "w/2.mp4", (1,), group),
     )
-    assert split.test == (Clip(tmp_path / "c/1.mp4", 0, f"{tmp_path.name}/film2"),)
+    assert split.test == (Clip(tmp_path / "c/1.mp4", (0,), f"{tmp_path.name}/film2"),)
 
 
 def test_a_models_labels_decide_the_indices(tmp_path: Path) -> None:
@@ -118,5 +118,5 @@ def test_holding_out_is_the_same_for_the_same_seed_whatever_the_order(clips: lis
 
 
 def test_holding_out_nothing_keeps_everything() -> None:
-    clips = [Clip(Path("clip.mp4"), 0, f"group {index}") for index in range(9)]
+    clips = [Clip(Path("clip.mp4"), (0,), f"group {index}") for index in range(9)]
     assert hold_out_groups(clips, 0, np.random.default_rng(0)) == (tuple(clips), ())

@@ -29,7 +29,7 @@ def recognizer() -> Iterator[Recognizer]:
 
 
 def test_a_score_divides_sums() -> None:
-    clips = [Clip(Path(name), label, "g") for name, label in (("a", 0), ("b", 1))]
+    clips = [Clip(Path(name), (label,), "g") for name, label in (("a", 0), ("b", 1))]
     row = score("x", clips, [Outcome(0, 1.0), Outcome(0, 3.0)], baseline_gflops=4.0)
     assert (row.top1, row.gflops, row.share) == (0.5, 2.0, 0.5)
 

@@ -26,13 +26,15 @@ def test_soft_cross_entropy_to_certain_targets_is_cross_entropy() -> None:
 
 def test_anytime_cross_entropy_is_the_mean_over_videos_and_frames() -> None:
     probabilities_BTL = torch.tensor([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [0.4, 0.6]]])
-    loss = anytime_cross_entropy(probabilities_BTL.log(), torch.tensor([0, 1]))
+    loss = anytime_cross_entropy(probabilities_BTL.log(), torch.eye(2))
     right = (0.5, 0.9, 0.8, 0.6)
     assert float(loss) == pytest.approx(-sum(math.log(p) for p in right) / 4)
 
 
 def test_label_smoothing_gives_every_class_its_share() -> None:
-    loss = anytime_cross_entropy(torch.tensor([[[0.75, 0.25]]]).log(), torch.tensor([0]), label_smoothing=0.2)
+    loss = anytime_cross_entropy(
+        torch.tensor([[[0.75, 0.25]]]).log(), torch.tensor([[1.0, 0.0]]), label_smoothing=0.2
+    )
     assert float(loss) == pytest.approx(-(0.9 * math.log(0.75) + 0.1 * math.log(0.25)))
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from sdcom.models.composition import SDCOM
 from tests.conftest import TINY_CONFIG, lively_networks
-from tests.training.conftest import patterned_store
-from training.batches import Augmentation, Batch
+from tests.training.conftest import batches_of, patterned_store
+from training.batches import Batch
 from training.policy import PolicyLosses, every_width, observe, policy_losses, train_policy
 from training.recipes import Optimization, PolicyRecipe
 
@@ -34,7 +34,7 @@ def batch() -> Batch:
     torch.manual_seed(1)
     coarse = torch.randn(B * T, 3, 4, 4)
     frames_NCHW = functional.interpolate(coarse, TINY_CONFIG.clip.crop, mode="bilinear")
-    return Batch(frames_NCHW.unflatten(0, (B, T)), torch.tensor([2, 0, 1]))
+    return Batch(frames_NCHW.unflatten(0, (B, T)), torch.eye(3)[[2, 0, 1]], torch.arange(B))
 
 
 def _train(networks: SDCOM, recipe: PolicyRecipe) -> list[dict[str, float]]:
@@ -42,19 +42,16 @@ def _train(networks: SDCOM, recipe: PolicyRecipe) -> list[dict[str, float]]:
     torch.manual_seed(0)
     train_policy(
         networks,
-        store=patterned_store(8),
-        augmentation=Augmentation(),
+        batches=batches_of(patterned_store(8), TINY_CONFIG.clip),
         recipe=recipe,
-        rng=np.random.default_rng(0),
         report=lambda _stage, _epoch, terms: reports.append(terms),
     )
     return reports
 
 
 def _losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe) -> PolicyLosses:
-    return policy_losses(
-        networks, observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.labels_B, recipe
-    )
+    observation = observe(networks, batch.frames_BTCHW.flatten(0, 1))
+    return policy_losses(networks, observation, batch.targets_BL, recipe)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -162,7 +159,7 @@ def _by_hand(networks: SDCOM, batch: Batch, recipe: PolicyRecipe, seed: int) -> 
     widths = networks.config.widths
 
     static_losses, fusion_losses, costs, similarities = [], [], [], []
-    for video, label in enumerate(batch.labels_B):
+    for video, label in enumerate(batch.targets_BL.argmax(dim=1)):
         view = views[video]
         filled = []
         for frame in range(T):

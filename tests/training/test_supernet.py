@@ -5,7 +5,6 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,8 @@ from torch.nn import functional
 from sdcom.config import ClipConfig
 from sdcom.models.backbone import Backbone, build_backbone
 from sdcom.models.slimmable import batch_norms, statistics_suffix
-from tests.training.conftest import LABELS, patterned_store
-from training.batches import Augmentation, Batch
+from tests.training.conftest import LABELS, batches_of, patterned_store
+from training.batches import Batch
 from training.recipes import Optimization, SupernetRecipe
 from training.supernet import _Networks, _sandwich, recalibrate_statistics, train_supernet
 
@@ -40,7 +39,7 @@ def backbone(pristine: Backbone) -> Backbone:
 @pytest.fixture
 def batch() -> Batch:
     torch.manual_seed(1)
-    return Batch(torch.randn(4, 2, 3, 32, 32), torch.tensor([0, 1, 2, 0]))
+    return Batch(torch.randn(4, 2, 3, 32, 32), torch.eye(3)[[0, 1, 2, 0]], torch.arange(4))
 
 
 def _train(backbone: Backbone, recipe: SupernetRecipe) -> tuple[Backbone, list[float]]:
@@ -48,11 +47,8 @@ def _train(backbone: Backbone, recipe: SupernetRecipe) -> tuple[Backbone, list[f
     trained = train_supernet(
         backbone,
         widths=WIDTHS,
-        store=patterned_store(8),
-        clip=CLIP,
-        augmentation=Augmentation(),
+        batches=batches_of(patterned_store(8), CLIP, batch_size=recipe.optimization.batch_size),
         recipe=recipe,
-        rng=np.random.default_rng(0),
         report=lambda _stage, _epoch, terms: losses.append(terms["loss"]),
     )
     return trained, losses
@@ -73,13 +69,13 @@ def test_a_step_adds_up_each_widths_own_loss(backbone: Backbone, batch: Batch) -
     with torch.no_grad():
         taught = {width: _video_logits(teacher, batch, width).softmax(dim=-1) for width in WIDTHS[2:]}
     expected = functional.cross_entropy(
-        _video_logits(plain, batch, 1.0), batch.labels_B, label_smoothing=recipe.label_smoothing
+        _video_logits(plain, batch, 1.0), batch.targets_BL, label_smoothing=recipe.label_smoothing
     )
     for width in (0.75, 0.5):
         expected = expected + functional.cross_entropy(_video_logits(plain, batch, width), taught[1.0])
     ensemble_BL = (taught[1.0] + taught[0.75] + taught[0.5]) / 3
     expected = expected + functional.cross_entropy(_video_logits(plain, batch, 0.25), ensemble_BL)
-    expected = expected + functional.cross_entropy(_video_logits(plain, batch, 0.0), batch.labels_B)
+    expected = expected + functional.cross_entropy(_video_logits(plain, batch, 0.0), batch.targets_BL)
     expected.backward()
 
     torch.testing.assert_close(total, expected.detach())

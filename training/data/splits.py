@@ -1,43 +1,12 @@
-"""Lists of labelled clips: where each is, what it shows, and which source it was cut from."""
+"""`splits.tsv`: a dataset folder's own list, with a column for each split."""
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from sdcom.errors import SdcomError
+from training.data.clips import Clip, DataError, Split
 
 MANIFEST = "splits.tsv"
-
-
-class DataError(SdcomError):
-    """A list of clips cannot be used as it stands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One labelled video file.
-
-    Attributes:
-        path: the file.
-        label: class index.
-        group: the source that it was cut from; clips of one group never stand on both sides of a split.
-    """
-
-    path: Path
-    label: int
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The two sides of a split, and the class names that the labels index."""
-
-    labels: tuple[str, ...]
-    train: tuple[Clip, ...]
-    test: tuple[Clip, ...]
 
 
 def read_split(root: Path, column: str, labels: Sequence[str] | None = None) -> Split:
@@ -76,25 +45,6 @@ def read_split(root: Path, column: str, labels: Sequence[str] | None = None) -> 
             )
         if row[column] not in sides:
             raise DataError(f"{manifest} line {line}: {column} is {row[column]!r}, train or test expected")
-        clip = Clip(root / row["file"], names.index(row["label"]), f"{root.name}/{row['group']}")
+        clip = Clip(root / row["file"], (names.index(row["label"]),), f"{root.name}/{row['group']}")
         sides[row[column]].append(clip)
     return Split(names, tuple(sides["train"]), tuple(sides["test"]))
-
-
-def hold_out_groups(
-    clips: Sequence[Clip], share: float, rng: np.random.Generator
-) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Split clips into those kept for training and those held out, whole groups together.
-
-    Args:
-        clips: of any number of groups.
-        share: of the groups, to hold out, in [0, 1).
-        rng: draws the groups.
-
-    Returns:
-        Kept clips, held-out clips.
-    """
-    groups = sorted({clip.group for clip in clips})
-    held = set(rng.permutation(groups)[: round(share * len(groups))].tolist())
-    kept = tuple(clip for clip in clips if clip.group not in held)
-    return kept, tuple(clip for clip in clips if clip.group in held)
