@@ -21,6 +21,9 @@ class Optimization:
         warmup_epochs: linear, from a tenth of the base rate.
         milestones: epochs at which the rate falls to a tenth; empty is a cosine to zero.
         max_gradient_norm: larger gradients are scaled down to it.
+        accumulation: equal parts that a process's share of a batch is worked on in, one after the other, to
+            save memory; batch norms see one part at a time.
+        precision: of the networks on CUDA; bf16 needs no loss scaling, fp16 gets it. Elsewhere all is float32.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -31,6 +34,8 @@ class Optimization:
     warmup_epochs: int = 2
     milestones: tuple[int, ...] = (40, 80)
     max_gradient_norm: float = 20.0
+    accumulation: int = 1
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,15 @@ class SupernetRecipe:
         frozen_statistics: leave width 1's batch norm statistics as they were.
         sort_channels: reorder channels by importance first, which changes nothing at width 1.
         classifier_multiplier: of the learning rate of the classifier, which starts from nothing.
+        label_weight: share of the class losses' gradient that reaches the features; 0 trains them by
+            distillation alone, and only the classifier by labels.
+        teacher: directory of a trained model to distil from, with the same classes and normalisation: its
+            dynamic network at full width takes the place of the network that the stage started from
+            (`anchor_weight`), and gives targets besides the labels.
+        teacher_weight: of the cross entropy of every width to the teacher's class probabilities.
+
+    Raises:
+        ValueError: nothing would train the features.
     """
 
     optimization: Optimization = Optimization()
@@ -59,6 +73,15 @@ class SupernetRecipe:
     frozen_statistics: bool = False
     sort_channels: bool = False
     classifier_multiplier: float = 1.0
+    label_weight: float = 1.0
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.label_weight == 0 and self.anchor_weight == 0:
+            raise ValueError(
+                "label_weight 0 leaves the features without a loss: it needs anchor_weight above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
