@@ -23,7 +23,7 @@ class Optimization:
         max_gradient_norm: larger gradients are scaled down to it.
         accumulation: equal parts that a process's share of a batch is worked on in, one after the other, to
             save memory; batch norms see one part at a time.
-        precision: of the networks on CUDA; bf16 needs no loss scaling, fp16 gets it. Elsewhere all is float32.
+        precision: of the networks on CUDA; fp16 comes with loss scaling. Elsewhere all is float32.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
