@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sdcom.config import DynamicArchitecture
+from sdcom.config import DynamicArchitecture, StaticArchitecture
 
-Architecture = DynamicArchitecture  # every one of them can play the dynamic role
+Architecture = Literal[DynamicArchitecture, StaticArchitecture]
 
 STEM_KERNEL = 7
 STEM_CHANNELS = 64
@@ -18,6 +18,10 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 MOBILENET_STEM_CHANNELS = 32
 MOBILENET_FEATURES = 1280
 MOBILENET_DIVISOR = 8
+
+MOBILENET_V4_STEM_CHANNELS = 32
+MOBILENET_V4_MAP_CHANNELS = 960
+MOBILENET_V4_FEATURES = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,71 @@ def _inverted_residuals() -> tuple[InvertedResidualSpec, ...]:
 INVERTED_RESIDUALS: tuple[InvertedResidualSpec, ...] = _inverted_residuals()
 
 
+@dataclass(frozen=True, slots=True)
+class ConvSpec:
+    """One convolution with batch norm and ReLU."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class UniversalInvertedSpec:
+    """One universal inverted bottleneck of MobileNetV4 (arXiv:2404.10518, section 3).
+
+    Attributes:
+        in_channels: channels that it reads.
+        hidden_channels: after the 1x1 convolution that widens.
+        out_channels: channels that it gives.
+        first_kernel: of the depthwise convolution before the widening; 0 if there is none.
+        middle_kernel: of the depthwise convolution after it; 0 if there is none.
+        stride: 1 or 2, of the depthwise convolution in the middle.
+    """
+
+    in_channels: int
+    hidden_channels: int
+    out_channels: int
+    first_kernel: int
+    middle_kernel: int
+    stride: int
+
+    @property
+    def has_shortcut(self) -> bool:
+        """Whether the input is added to the output."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+def _universal_stage(
+    in_channels: int, out_channels: int, table: tuple[tuple[int, int, int], ...]
+) -> tuple[UniversalInvertedSpec, ...]:
+    """Return a stage's blocks; the first has stride 2.
+
+    Args:
+        in_channels: of the first block.
+        out_channels: of every block.
+        table: kernel of the first depthwise convolution, of the middle one, and expansion, of each block.
+    """
+    blocks = []
+    for index, (first, middle, expansion) in enumerate(table):
+        stride = 2 if index == 0 else 1
+        hidden = in_channels * expansion
+        blocks.append(UniversalInvertedSpec(in_channels, hidden, out_channels, first, middle, stride))
+        in_channels = out_channels
+    return tuple(blocks)
+
+
+MOBILENET_V4_CONV_SMALL: tuple[tuple[ConvSpec | UniversalInvertedSpec, ...], ...] = (
+    (ConvSpec(MOBILENET_V4_STEM_CHANNELS, 32, 3, 2), ConvSpec(32, 32, 1, 1)),
+    (ConvSpec(32, 96, 3, 2), ConvSpec(96, 64, 1, 1)),
+    _universal_stage(64, 96, ((5, 5, 3), (0, 3, 2), (0, 3, 2), (0, 3, 2), (0, 3, 2), (3, 0, 4))),
+    _universal_stage(96, 128, ((3, 3, 6), (5, 5, 4), (0, 5, 4), (0, 5, 3), (0, 3, 4), (0, 3, 4))),
+    (ConvSpec(128, MOBILENET_V4_MAP_CHANNELS, 1, 1),),
+)
+"""The stages between stem and head (arXiv:2404.10518, MNv4-Conv-S)."""
+
+
 def slim_channels(channels: int, width: float, divisor: int = 1) -> int:
     """Return how many of a layer's first channels are used at a width.
 
@@ -163,11 +232,35 @@ def channel_divisor(architecture: Architecture) -> int:
     return MOBILENET_DIVISOR if architecture == "mobilenet_v2" else 1
 
 
+def map_channels(architecture: Architecture) -> int:
+    """Return the channels of the last feature map at full width, which the gate reads."""
+    if architecture == "mobilenet_v4_conv_small":
+        return MOBILENET_V4_MAP_CHANNELS
+    return feature_channels(architecture)
+
+
 def feature_channels(architecture: Architecture, width: float = 1.0) -> int:
-    """Return the channels of the last feature map at a width (at 0: of the pseudo network)."""
+    """Return the size of the pooled features at a width (at 0: of the pseudo network).
+
+    Raises:
+        ValueError: the width is outside [0, 1], or not 1 for a network that is not slimmable.
+    """
+    if architecture == "mobilenet_v4_conv_small":
+        check_full_width(architecture, width)
+        return MOBILENET_V4_FEATURES
     if architecture == "mobilenet_v2":
         return slim_channels(MOBILENET_FEATURES, width, MOBILENET_DIVISOR)
     return slim_channels(STAGE_CHANNELS[-1] * RESNETS[architecture].expansion, width)
+
+
+def check_full_width(architecture: Architecture, width: float) -> None:
+    """Refuse other widths than 1 for a network that is not slimmable.
+
+    Raises:
+        ValueError: the width is not 1.
+    """
+    if width != 1:
+        raise ValueError(f"{architecture} is a static network: it runs at width 1 alone, got {width}")
 
 
 def halved(size: int) -> int:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-StaticArchitecture = Literal["mobilenet_v2", "resnet50"]
+StaticArchitecture = Literal["mobilenet_v2", "mobilenet_v4_conv_small", "resnet50"]
 DynamicArchitecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
 
 

@@ -13,16 +13,24 @@ from sdcom.architecture import (
     MOBILENET_DIVISOR,
     MOBILENET_FEATURES,
     MOBILENET_STEM_CHANNELS,
+    MOBILENET_V4_CONV_SMALL,
+    MOBILENET_V4_FEATURES,
+    MOBILENET_V4_MAP_CHANNELS,
+    MOBILENET_V4_STEM_CHANNELS,
     RESNETS,
     STEM_CHANNELS,
     STEM_KERNEL,
     Architecture,
+    ConvSpec,
     InvertedResidualSpec,
     ResidualBlockSpec,
     ResNetSpec,
+    UniversalInvertedSpec,
+    check_full_width,
     feature_channels,
     feature_map_size,
     halved,
+    map_channels,
     residual_stages,
     slim_channels,
 )
@@ -111,7 +119,7 @@ def model_macs(config: ModelConfig) -> ModelMacs:
 def gate_embedding_macs(config: ModelConfig) -> int:
     """Return what the gate's embedding of one frame costs."""
     map_size = feature_map_size(config.static_resolution)
-    squeezed = conv_macs(feature_channels(config.static), config.gate_channels, 1, map_size)
+    squeezed = conv_macs(map_channels(config.static), config.gate_channels, 1, map_size)
     return squeezed + linear_macs(config.gate_channels * map_size**2, config.gate_features)
 
 
@@ -129,13 +137,19 @@ def fusion_macs(config: ModelConfig) -> int:
 
 
 def backbone_macs(architecture: Architecture, width: float, resolution: int) -> int:
-    """Return the MACs of one frame's feature map (no classifier).
+    """Return the MACs of one frame's features (no classifier).
 
     Args:
         architecture: the network.
         width: in [0, 1]; at 0 that of the one-channel pseudo network, which only training runs.
         resolution: pixels of the square input.
+
+    Raises:
+        ValueError: the width is outside [0, 1], or not 1 for a network that is not slimmable.
     """
+    if architecture == "mobilenet_v4_conv_small":
+        check_full_width(architecture, width)
+        return _mobilenet_v4_macs(resolution)
     if architecture == "mobilenet_v2":
         return _mobilenet_v2_macs(width, resolution)
     return _resnet_macs(RESNETS[architecture], width, resolution)
@@ -202,3 +216,23 @@ def _inverted_residual_macs(block: InvertedResidualSpec, width: float, in_size: 
     outputs = slim_channels(block.out_channels, width, MOBILENET_DIVISOR)
     expand = conv_macs(inputs, hidden, 1, in_size) if block.has_expansion else 0
     return expand + conv_macs(1, hidden, 3, out_size) + conv_macs(hidden, outputs, 1, out_size)
+
+
+def _mobilenet_v4_macs(resolution: int) -> int:
+    size = halved(resolution)
+    total = conv_macs(RGB_CHANNELS, MOBILENET_V4_STEM_CHANNELS, 3, size)
+    for layer in (layer for stage in MOBILENET_V4_CONV_SMALL for layer in stage):
+        out_size = halved(size) if layer.stride == 2 else size
+        if isinstance(layer, ConvSpec):
+            total += conv_macs(layer.in_channels, layer.out_channels, layer.kernel_size, out_size)
+        else:
+            total += _universal_inverted_macs(layer, size, out_size)
+        size = out_size
+    return total + linear_macs(MOBILENET_V4_MAP_CHANNELS, MOBILENET_V4_FEATURES)  # the head, on the pool
+
+
+def _universal_inverted_macs(block: UniversalInvertedSpec, in_size: int, out_size: int) -> int:
+    first = conv_macs(1, block.in_channels, block.first_kernel, in_size)
+    widen = conv_macs(block.in_channels, block.hidden_channels, 1, in_size)
+    middle = conv_macs(1, block.hidden_channels, block.middle_kernel, out_size)
+    return first + widen + middle + conv_macs(block.hidden_channels, block.out_channels, 1, out_size)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from sdcom.architecture import Architecture
+from sdcom.architecture import Architecture, check_full_width
 from sdcom.models.mobilenet_v2 import SlimmableMobileNetV2
+from sdcom.models.mobilenet_v4 import MobileNetV4ConvSmall
 from sdcom.models.resnet import SlimmableResNet
 from sdcom.models.slimmable import Backbone
 
@@ -20,9 +21,16 @@ def build_backbone(
         widths: those that it will run at, 1 among them; `(1.0,)` for a static network.
         num_classes: L, outputs of its classifier.
         same_padding: pad stride-2 layers as TensorFlow does.
+
+    Raises:
+        ValueError: a network that is not slimmable is to run at other widths than 1.
     """
     match architecture:
         case "mobilenet_v2":
             return SlimmableMobileNetV2(widths, num_classes, same_padding)
+        case "mobilenet_v4_conv_small":
+            for width in widths:
+                check_full_width(architecture, width)
+            return MobileNetV4ConvSmall(num_classes, same_padding)
         case "resnet18" | "resnet34" | "resnet50" | "resnet101":
             return SlimmableResNet(architecture, widths, num_classes, same_padding)

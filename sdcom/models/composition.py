@@ -18,7 +18,7 @@ from sdcom.preprocess import resize
 
 
 class StaticView(NamedTuple):
-    """What the static network sees in N frames: its feature map [N, c, h, w] and the map's pool [N, Ds]."""
+    """What the static network sees in N frames: a map [N, c, h, w] and its pooled features [N, Ds]."""
 
     map_NCHW: Tensor
     features_ND: Tensor
@@ -33,7 +33,7 @@ class SDCOM(nn.Module):
         self.static = build_backbone(config.static, (1.0,), config.num_labels, config.same_padding)
         self.dynamic = build_backbone(config.dynamic, config.widths, config.num_labels, config.same_padding)
         self.gate = Gate(
-            in_channels=self.static.num_features,
+            in_channels=self.static.num_map_channels,
             map_size=feature_map_size(config.static_resolution),
             channels=config.gate_channels,
             features=config.gate_features,

@@ -186,12 +186,17 @@ class Backbone(nn.Module):
     """A slimmable image network: what the composition asks of its static and its dynamic network.
 
     Attributes:
-        num_features: D, channels of the feature map at width 1.
+        num_features: D, size of the pooled features at width 1.
         classifier_name: where the classifier's weight and bias lie in the state dict.
     """
 
     num_features: int
     classifier_name: str
+
+    @property
+    def num_map_channels(self) -> int:
+        """Channels of the feature map at width 1: those of its pool, where no layer follows the pool."""
+        return self.num_features
 
     def feature_map(self, x_NCHW: Tensor, width: float) -> Tensor:
         """Return the last feature map.
@@ -201,7 +206,7 @@ class Backbone(nn.Module):
             width: one of those the network was built with; 0 runs the pseudo network of training.
 
         Returns:
-            [N, c, h, w]: c is `feature_channels(architecture, width)`, h and w a 32nd, rounded up.
+            [N, c, h, w]: c is `map_channels(architecture)` at width 1, h and w a 32nd, rounded up.
 
         Raises:
             ValueError: the network was not built with this width.
@@ -209,7 +214,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def pool(self, map_NCHW: Tensor) -> Tensor:
-        """Average a feature map over space: [N, c, h, w] to [N, c]."""
+        """Average a feature map over space to features: [N, c, h, w] to [N, D], at narrow widths fewer."""
         return map_NCHW.mean((2, 3))
 
     def classify(self, features_ND: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The tables of the networks."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from sdcom.architecture import (
     Architecture,
     feature_channels,
     feature_map_size,
+    map_channels,
     residual_stages,
     slim_channels,
 )
@@ -62,8 +65,21 @@ def test_features_at_full_width_have_the_sizes_of_the_papers() -> None:
         "resnet34": 512,
         "resnet50": 2048,
         "mobilenet_v2": 1280,
+        "mobilenet_v4_conv_small": 1280,
     }
     assert {name: feature_channels(name) for name in sizes} == sizes
+
+
+def test_only_mobilenet_v4_has_a_layer_between_its_map_and_its_features() -> None:
+    names: tuple[Architecture, ...] = get_args(Architecture)
+    differing = {name for name in names if map_channels(name) != feature_channels(name)}
+    assert differing == {"mobilenet_v4_conv_small"}
+    assert map_channels("mobilenet_v4_conv_small") == 960
+
+
+def test_a_network_that_is_not_slimmable_refuses_other_widths() -> None:
+    with pytest.raises(ValueError, match=r"static network: it runs at width 1 alone, got 0\.5"):
+        feature_channels("mobilenet_v4_conv_small", 0.5)
 
 
 def test_resnets_have_as_many_layers_as_their_names_say() -> None:

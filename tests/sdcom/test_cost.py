@@ -6,20 +6,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdcom.architecture import Architecture, feature_channels, feature_map_size
-from sdcom.config import ClipConfig, ModelConfig
+from sdcom.architecture import Architecture, feature_channels, feature_map_size, map_channels
+from sdcom.config import ClipConfig, DynamicArchitecture, ModelConfig, StaticArchitecture
 from sdcom.cost import backbone_macs, gate_embedding_macs, gru_step_macs, model_macs
 from sdcom.models.backbone import Backbone, build_backbone
 from sdcom.models.fusion import FusionHead
 from sdcom.models.gate import Gate
 
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+SLIMMABLE: tuple[Architecture, ...] = get_args(DynamicArchitecture)
+STATIC: tuple[Architecture, ...] = get_args(StaticArchitecture)
 WIDTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABELS = tuple(f"label {index}" for index in range(200))
 GIGA = 1e9
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SLIMMABLE)
 def test_backbone_macs_equal_the_counters_at_every_width_and_resolution(architecture: Architecture) -> None:
     with torch.device("meta"):  # shapes only: the counter needs no values
         model = build_backbone(architecture, WIDTHS, 5).eval()
@@ -28,7 +29,22 @@ def test_backbone_macs_equal_the_counters_at_every_width_and_resolution(architec
             assert _counted(model, width, resolution) == backbone_macs(architecture, width, resolution)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("architecture", STATIC)
+def test_static_networks_are_counted_at_any_resolution(architecture: Architecture) -> None:
+    with torch.device("meta"):
+        model = build_backbone(architecture, (1.0,), 5).eval()
+    for resolution in (224, 160, 75, 32):
+        assert _counted(model, 1.0, resolution) == backbone_macs(architecture, 1.0, resolution)
+
+
+def test_a_static_networks_narrow_widths_are_refused_where_they_are_counted_and_built() -> None:
+    with pytest.raises(ValueError, match="at width 1 alone, got 0"):
+        backbone_macs("mobilenet_v4_conv_small", 0.0, 224)
+    with pytest.raises(ValueError, match="at width 1 alone, got 0"):
+        build_backbone("mobilenet_v4_conv_small", WIDTHS, 5)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v2", "mobilenet_v4_conv_small"])
 @pytest.mark.parametrize("resolution", [224, 75])
 def test_the_padding_of_tensorflow_costs_the_same(architecture: Architecture, resolution: int) -> None:
     with torch.device("meta"):
@@ -38,7 +54,12 @@ def test_the_padding_of_tensorflow_costs_the_same(architecture: Architecture, re
 
 @pytest.mark.parametrize(
     ("static", "resolution", "dynamic"),
-    [("mobilenet_v2", 224, "resnet50"), ("resnet50", 96, "resnet50"), ("mobilenet_v2", 192, "mobilenet_v2")],
+    [
+        ("mobilenet_v2", 224, "resnet50"),
+        ("resnet50", 96, "resnet50"),
+        ("mobilenet_v2", 192, "mobilenet_v2"),
+        ("mobilenet_v4_conv_small", 160, "resnet18"),
+    ],
 )
 def test_gate_and_fusion_macs_equal_the_counters(
     static: Architecture, resolution: int, dynamic: Architecture
@@ -49,7 +70,7 @@ def test_gate_and_fusion_macs_equal_the_counters(
     counts = model_macs(config)
     gate, fusion = _heads(config)
     size = feature_map_size(resolution)
-    map_NCHW = torch.empty(3, feature_channels(static), size, size, device="meta")
+    map_NCHW = torch.empty(3, map_channels(static), size, size, device="meta")
     with FlopCounterMode(display=False) as counter:
         embeddings_ND = gate.embed(map_NCHW)
     assert counter.get_total_flops() == 2 * 3 * gate_embedding_macs(config)
@@ -78,6 +99,9 @@ def test_the_figures_are_those_of_the_literature() -> None:
     assert counts[0.25] == pytest.approx(0.28, abs=0.005)
     assert backbone_macs("resnet50", 1.0, 96) / GIGA == pytest.approx(0.75, abs=0.005)
     assert backbone_macs("mobilenet_v2", 1.0, 224) / GIGA == pytest.approx(0.30, abs=0.005)
+    for resolution, giga_macs in ((224, 0.186), (160, 0.096)):
+        with_classifier = backbone_macs("mobilenet_v4_conv_small", 1.0, resolution) + 1280 * 1000
+        assert with_classifier / GIGA == pytest.approx(giga_macs, abs=0.0005)
     video = model_macs(ModelConfig(labels=LABELS))
     assert video.baseline(16) / GIGA == pytest.approx(65.4, abs=0.05)
     assert video.floor(16) / GIGA == pytest.approx(5.3, abs=0.07)
@@ -110,7 +134,7 @@ def test_the_dictionary_names_widths_as_people_write_them() -> None:
 
 def _counted(model: Backbone, width: float, resolution: int) -> int:
     with FlopCounterMode(display=False) as counter:
-        model.feature_map(torch.empty(1, 3, resolution, resolution, device="meta"), width)
+        model.pool(model.feature_map(torch.empty(1, 3, resolution, resolution, device="meta"), width))
     num_operations: int = counter.get_total_flops()
     return num_operations // 2
 
@@ -119,7 +143,7 @@ def _heads(config: ModelConfig) -> tuple[Gate, FusionHead]:
     static_features, dynamic_features = feature_channels(config.static), feature_channels(config.dynamic)
     with torch.device("meta"):
         gate = Gate(
-            in_channels=static_features,
+            in_channels=map_channels(config.static),
             map_size=feature_map_size(config.static_resolution),
             channels=config.gate_channels,
             features=config.gate_features,
