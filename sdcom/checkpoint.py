@@ -47,6 +47,26 @@ class CalibrationPoint(_Record):
     width_shares: tuple[float, ...]
 
 
+class ExitPoint(_Record):
+    """What stopping early does at one price and one confidence, over the calibration videos.
+
+    Attributes:
+        lam: the price at which widths are chosen.
+        confidence: probability of the best class at which a video is fed no more frames.
+        num_frames: mean frames fed.
+        gmacs: mean GMACs of a video, all parts, of the frames fed.
+        share: those over the full-width baseline's on all T frames.
+        top1: share of the videos recognised.
+    """
+
+    lam: float
+    confidence: float
+    num_frames: float
+    gmacs: float
+    share: float
+    top1: float
+
+
 class FileRecord(_Record):
     """Size and checksum of one file of the directory."""
 
@@ -65,6 +85,7 @@ class ModelInfo(_Record):
         default_budget: share of the baseline's FLOPs that a request gets if it names none; None is the
             trained policy.
         calibration: by rising lam.
+        exits: by rising lam, then confidence; empty where it was never calibrated.
         evaluation: figures and the command that made them.
         provenance: data, recipe, licences.
         files: the directory's other files.
@@ -76,6 +97,7 @@ class ModelInfo(_Record):
     config: ModelConfig
     default_budget: float | None = None
     calibration: tuple[CalibrationPoint, ...] = ()
+    exits: tuple[ExitPoint, ...] = ()
     evaluation: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     files: dict[str, FileRecord] = {}

@@ -1,96 +1,119 @@
-"""After training: what the policy costs and how often it is right, at a grid of prices.
+"""After training: what the policy costs and how often it is right, at a grid of prices and confidences.
 
-Shapes: T frames in feeding order, K widths, L labels, D features.
+Shapes: B videos, T frames in feeding order, K widths, L labels.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from sdcom.budget import WidthPlan, choose_widths
-from sdcom.checkpoint import CalibrationPoint
-from sdcom.cost import model_macs
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, Model, ModelInfo
+from sdcom.cost import ModelMacs, model_macs
 from sdcom.models.composition import SDCOM
-from sdcom.preprocess import normalize
 from sdcom.recognition import GIGA
-from training.batches import evaluation_clip
-from training.data.sources import ClipSource
-from training.policy import every_width
+from sdcom.sampling import Int64Array
+from training.evidence import Evidence, planned_logits, priced_choices
 
 PRICES = (0.0, *np.geomspace(0.05, 50, 25).round(4).tolist())
+EXIT_PRICES = PRICES[::4]
+CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that the networks can say of one clip, at every width, so that any plan is a lookup."""
+def calibrated(model: Model, evidence: Evidence, *, on: str) -> ModelInfo:
+    """Return a model's record with new calibration tables and the default budget that follows from them.
 
-    static_TD: Tensor
-    supplements_KTD: Tensor
-    gate_logits_TK: npt.NDArray[np.float32]
-    static_logits_L: Tensor
-    full_width_logits_L: Tensor
-    label: int
-
-
-@torch.inference_mode()
-def gather_evidence(networks: SDCOM, source: ClipSource) -> Iterator[Evidence]:
-    """Run every network at every width on each clip's evaluation frames."""
-    networks.eval()
-    for clip_index, labelled in enumerate(source.clips):
-        clip = networks.config.clip
-        frames_TCHW = normalize(evaluation_clip(source, clip_index, clip), clip)
-        view = networks.look(frames_TCHW)
-        supplements_KTD, logits_KTL = every_width(networks, frames_TCHW)
-        gate_logits_BTK, _ = networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])
-        yield Evidence(
-            static_TD=view.features_ND,
-            supplements_KTD=supplements_KTD,
-            gate_logits_TK=gate_logits_BTK[0].cpu().numpy(),
-            static_logits_L=networks.static.classify(view.features_ND).mean(dim=0),
-            full_width_logits_L=logits_KTL[-1].mean(dim=0),
-            label=labelled.label,
-        )
-
-
-@torch.inference_mode()
-def planned_logits(networks: SDCOM, evidence: Evidence, plan: WidthPlan) -> Tensor:
-    """Return the video's logits [L] under a plan."""
-    frames = range(len(plan.choices))
-    dynamic_TD = torch.stack([evidence.supplements_KTD[plan.choices[t], t] for t in frames])
-    logits_BTL: Tensor = networks.fusion(evidence.static_TD[None], dynamic_TD[None])
-    return logits_BTL[0, -1]
+    Args:
+        model: in inference mode.
+        evidence: of real clips that it was not trained on; a rendered clip is no evidence.
+        on: which clips those are, for the record.
+    """
+    points = calibrate(model.networks, evidence)
+    provenance = {"num_calibration_clips": len(evidence.labels), "calibrated_on": on}
+    return model.info.model_copy(
+        update={
+            "default_budget": default_budget(points),
+            "calibration": points,
+            "exits": calibrate_exits(model.networks, evidence),
+            "provenance": {**model.info.provenance, **provenance},
+        }
+    )
 
 
 def calibrate(
-    networks: SDCOM, evidence: Sequence[Evidence], prices: Sequence[float] = PRICES
+    networks: SDCOM, evidence: Evidence, prices: Sequence[float] = PRICES
 ) -> tuple[CalibrationPoint, ...]:
     """Return cost, accuracy and width shares at each price, over clips that were best not trained on."""
     macs = model_macs(networks.config)
     num_frames, num_widths = networks.config.clip.num_frames, networks.config.num_widths
     points = []
     for lam in prices:
-        plans = [choose_widths(clip.gate_logits_TK, macs.dynamic_by_choice, lam) for clip in evidence]
-        right = [
-            int(planned_logits(networks, clip, plan).argmax()) == clip.label
-            for clip, plan in zip(evidence, plans, strict=True)
-        ]
-        mean_macs = macs.floor(num_frames) + float(np.mean([plan.macs for plan in plans]))
-        counts = np.bincount(np.concatenate([plan.choices for plan in plans]), minlength=num_widths)
+        choices_BT = priced_choices(evidence, macs.dynamic_by_choice, lam)
+        predicted_B = planned_logits(networks.fusion, evidence, choices_BT)[:, -1].argmax(dim=-1)
+        mean_macs = float(macs_after_each_frame(macs, choices_BT)[:, -1].mean())
+        counts_K = np.bincount(choices_BT.ravel(), minlength=num_widths)
         points.append(
             CalibrationPoint(
                 lam=lam,
                 gmacs=mean_macs / GIGA,
                 share=mean_macs / macs.baseline(num_frames),
-                top1=float(np.mean(right)),
-                width_shares=tuple((counts / counts.sum()).tolist()),
+                top1=float(np.mean(predicted_B.cpu().numpy() == evidence.first_labels)),
+                width_shares=tuple((counts_K / counts_K.sum()).tolist()),
             )
         )
     return tuple(points)
+
+
+def calibrate_exits(
+    networks: SDCOM,
+    evidence: Evidence,
+    prices: Sequence[float] = EXIT_PRICES,
+    confidences: Sequence[float] = CONFIDENCES,
+) -> tuple[ExitPoint, ...]:
+    """Return cost and accuracy of stopping at the first frame whose prediction is confident enough."""
+    macs = model_macs(networks.config)
+    baseline = macs.baseline(networks.config.clip.num_frames)
+    points = []
+    for lam in prices:
+        choices_BT = priced_choices(evidence, macs.dynamic_by_choice, lam)
+        logits_BTL = planned_logits(networks.fusion, evidence, choices_BT)
+        predicted_BT = logits_BTL.argmax(dim=-1).cpu().numpy()
+        macs_BT = macs_after_each_frame(macs, choices_BT)
+        for confidence in confidences:
+            last_B = exit_steps(logits_BTL, confidence) - 1
+            videos_B = np.arange(len(last_B))
+            mean_macs = float(macs_BT[videos_B, last_B].mean())
+            points.append(
+                ExitPoint(
+                    lam=lam,
+                    confidence=confidence,
+                    num_frames=float(last_B.mean()) + 1,
+                    gmacs=mean_macs / GIGA,
+                    share=mean_macs / baseline,
+                    top1=float(np.mean(predicted_BT[videos_B, last_B] == evidence.first_labels)),
+                )
+            )
+    return tuple(points)
+
+
+def exit_steps(logits_BTL: Tensor, confidence: float) -> Int64Array:
+    """Return how many frames each video is fed until its prediction's probability reaches `confidence`.
+
+    Args:
+        logits_BTL: after each frame.
+        confidence: in [0, 1]; a video that never reaches it is fed all T frames.
+    """
+    sure_BT = (logits_BTL.softmax(dim=-1).amax(dim=-1) >= confidence).cpu().numpy()
+    sure_BT[:, -1] = True
+    return np.asarray(sure_BT.argmax(axis=1) + 1, dtype=np.int64)
+
+
+def macs_after_each_frame(macs: ModelMacs, choices_BT: Int64Array) -> npt.NDArray[np.int64]:
+    """Return what each video has cost once each frame was fed, all parts together: [B, T]."""
+    dynamic_BT = np.array(macs.dynamic_by_choice)[choices_BT]
+    return np.asarray(np.cumsum(dynamic_BT + macs.floor(1), axis=1))
 
 
 def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdcom.checkpoint import ModelInfo, save_model
+from sdcom.checkpoint import Model, ModelInfo, save_model
 from sdcom.models.composition import SDCOM
 from training.batches import Batches
-from training.calibration import calibrate, default_budget, gather_evidence
+from training.calibration import calibrated
 from training.data import Clip, DataError, hold_out_groups
 from training.data.sources import ClipStore
+from training.evidence import gather_evidence
 from training.policy import train_policy
 from training.pretrain import calibration_frames, start_from_imagenet
 from training.recipes import Recipe
@@ -76,19 +77,20 @@ def train(
         report=report,
     )
     validation = ClipStore(held_out or kept, short_side, num_threads=num_threads, device=device)
-    points = calibrate(networks, list(gather_evidence(networks, validation)))
     info = ModelInfo(
         name=recipe.name,
         version=version,
         config=recipe.model,
-        default_budget=default_budget(points),
-        calibration=points,
         provenance={
             "num_training_clips": len(kept),
-            "num_calibration_clips": len(validation.clips),
-            "calibrated_on": "held-out groups" if held_out else "training clips: no group could be held out",
+            "held_out_groups": sorted({clip.group for clip in held_out}),
             **_provenance(recipe, start),
         },
+    )
+    info = calibrated(
+        Model(info, networks),
+        gather_evidence(networks, validation),
+        on="held-out groups" if held_out else "training clips: no group could be held out",
     )
     return save_model(directory, info, networks, half=True)
 
@@ -124,4 +126,5 @@ def _new_networks(recipe: Recipe, start: Start | None, store: ClipStore, rng: np
             calibration_frames(store, networks, rng),
             sort_channels=recipe.supernet.sort_channels,
         )
-    return networks.to(store.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's gap
+    layout = torch.channels_last if store.device.type == "cuda" else torch.contiguous_format  # CPU: torch crashes
+    return networks.to(store.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's gap

@@ -6,23 +6,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcom.budget import choose_widths, fit_widths
+from sdcom.budget import choose_widths
 from sdcom.checkpoint import CalibrationPoint, Model, ModelInfo
-from sdcom.engine.reference import compose
 from sdcom.models.composition import SDCOM
-from sdcom.preprocess import normalize
 from sdcom.recognition import Budget
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import TensorStore, patterned_store
-from training.batches import evaluation_clip
 from training.calibration import (
+    CONFIDENCES,
+    EXIT_PRICES,
     PRICES,
-    Evidence,
     calibrate,
+    calibrate_exits,
+    calibrated,
     default_budget,
-    gather_evidence,
-    planned_logits,
+    exit_steps,
 )
+from training.evidence import Evidence, gather_evidence, planned_logits, priced_choices
 
 NUM_CLIPS = 10
 
@@ -43,52 +43,25 @@ def store() -> TensorStore:
 
 
 @pytest.fixture(scope="module")
-def evidence(networks: SDCOM, store: TensorStore) -> list[Evidence]:
-    return list(gather_evidence(networks, store))
-
-
-@pytest.mark.parametrize("share_of_dynamic", [0.0, 0.3, 1.0])
-def test_looked_up_answers_are_those_that_serving_computes(
-    model: Model, store: TensorStore, evidence: list[Evidence], share_of_dynamic: float
-) -> None:
-    macs_K = model.info.macs.dynamic_by_choice
-    allowed = int(share_of_dynamic * 4 * macs_K[-1])
-    for clip_index, clip in enumerate(evidence):
-        frames_THWC = evaluation_clip(store, clip_index, TINY_CONFIG.clip).numpy()
-        composed = compose(model, frames_THWC, lambda logits_TK: fit_widths(logits_TK, macs_K, allowed))
-        plan = fit_widths(clip.gate_logits_TK, macs_K, allowed)
-        assert plan.choices == composed.plan.choices
-        logits_L = planned_logits(model.networks, clip, plan)
-        np.testing.assert_allclose(logits_L.numpy(), composed.logits_TL[-1], rtol=0, atol=1e-5)
-
-
-def test_evidence_keeps_the_two_networks_own_answers(
-    networks: SDCOM, store: TensorStore, evidence: list[Evidence]
-) -> None:
-    frames_NCHW = normalize(evaluation_clip(store, 0, TINY_CONFIG.clip), TINY_CONFIG.clip)
-    with torch.inference_mode():
-        full_L = networks.dynamic(frames_NCHW, 1.0).mean(dim=0)
-        static_L = networks.static.classify(networks.look(frames_NCHW).features_ND).mean(dim=0)
-    torch.testing.assert_close(evidence[0].full_width_logits_L, full_L, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(evidence[0].static_logits_L, static_L, rtol=1e-4, atol=1e-5)
-    assert [clip.label for clip in evidence] == [clip.label for clip in store.clips]
+def evidence(networks: SDCOM, store: TensorStore) -> Evidence:
+    return gather_evidence(networks, store)
 
 
 def test_cost_falls_as_the_price_rises_from_the_trained_policy_to_the_floor(
-    model: Model, evidence: list[Evidence]
+    model: Model, evidence: Evidence
 ) -> None:
     points = calibrate(model.networks, evidence)
     assert [point.lam for point in points] == sorted(PRICES)
     gmacs = [point.gmacs for point in points]
     assert gmacs == sorted(gmacs, reverse=True)
     macs = model.info.macs
-    policy = [choose_widths(clip.gate_logits_TK, macs.dynamic_by_choice, 0.0).macs for clip in evidence]
-    assert gmacs[0] == pytest.approx((macs.floor(4) + np.mean(policy)) / 1e9)
+    policy = [choose_widths(logits_TK, macs.dynamic_by_choice, 0.0) for logits_TK in evidence.gate_logits_BTK]
+    assert gmacs[0] == pytest.approx((macs.floor(4) + np.mean([plan.macs for plan in policy])) / 1e9)
     assert gmacs[-1] == pytest.approx(macs.floor(4) / 1e9)
     assert gmacs[0] > gmacs[-1]
 
 
-def test_a_point_says_its_accuracy_share_and_widths(model: Model, evidence: list[Evidence]) -> None:
+def test_a_point_says_its_accuracy_share_and_widths(model: Model, evidence: Evidence) -> None:
     for point in calibrate(model.networks, evidence, prices=(0.0, 2.0)):
         macs = model.info.macs
         assert point.share == pytest.approx(point.gmacs * 1e9 / macs.baseline(4))
@@ -97,12 +70,59 @@ def test_a_point_says_its_accuracy_share_and_widths(model: Model, evidence: list
             4 * share * cost for share, cost in zip(point.width_shares, macs.dynamic_by_choice, strict=True)
         )
         assert point.gmacs == pytest.approx((macs.floor(4) + mean_dynamic) / 1e9)
-        plans = [choose_widths(clip.gate_logits_TK, macs.dynamic_by_choice, point.lam) for clip in evidence]
-        right = [
-            int(planned_logits(model.networks, clip, plan).argmax()) == clip.label
-            for clip, plan in zip(evidence, plans, strict=True)
-        ]
-        assert point.top1 == pytest.approx(sum(right) / NUM_CLIPS)
+        choices_BT = priced_choices(evidence, macs.dynamic_by_choice, point.lam)
+        predicted_B = planned_logits(model.networks.fusion, evidence, choices_BT)[:, -1].argmax(dim=-1)
+        assert point.top1 == pytest.approx(np.mean(predicted_B.numpy() == evidence.first_labels))
+
+
+def test_a_video_exits_at_the_first_frame_that_is_sure_or_after_the_last() -> None:
+    sure, unsure = [9.0, 0.0, 0.0], [0.1, 0.0, 0.0]
+    logits_BTL = torch.tensor([[unsure, sure, unsure], [unsure, unsure, unsure], [sure, sure, sure]])
+    assert exit_steps(logits_BTL, 0.9).tolist() == [2, 3, 1]
+    assert exit_steps(logits_BTL, 0.0).tolist() == [1, 1, 1]
+    assert exit_steps(logits_BTL, 1.0).tolist() == [3, 3, 3]
+
+
+def test_an_exit_costs_the_frames_fed_and_answers_as_after_the_last_of_them(
+    model: Model, evidence: Evidence
+) -> None:
+    macs = model.info.macs
+    (point,) = calibrate_exits(model.networks, evidence, prices=(1.0,), confidences=(0.5,))
+    choices_BT = priced_choices(evidence, macs.dynamic_by_choice, 1.0)
+    logits_BTL = planned_logits(model.networks.fusion, evidence, choices_BT)
+    fed_B = exit_steps(logits_BTL, 0.5)
+    assert 1 < fed_B.mean() < 4
+    costs, right = [], []
+    for video, fed in enumerate(fed_B):
+        costs.append(fed * macs.floor(1) + sum(macs.dynamic_by_choice[k] for k in choices_BT[video, :fed]))
+        right.append(int(logits_BTL[video, fed - 1].argmax()) == evidence.labels[video][0])
+    assert point.num_frames == pytest.approx(fed_B.mean())
+    assert point.gmacs == pytest.approx(np.mean(costs) / 1e9)
+    assert point.share == pytest.approx(np.mean(costs) / macs.baseline(4))
+    assert point.top1 == pytest.approx(np.mean(right))
+
+
+def test_never_stopping_early_is_the_calibration_without_exits(model: Model, evidence: Evidence) -> None:
+    plain = calibrate(model.networks, evidence, prices=(0.0, 1.0))
+    exits = calibrate_exits(model.networks, evidence, prices=(0.0, 1.0), confidences=(1.0,))
+    for point, exit_point in zip(plain, exits, strict=True):
+        assert exit_point.num_frames == 4
+        assert exit_point.gmacs == pytest.approx(point.gmacs)
+        assert exit_point.top1 == point.top1
+
+
+def test_a_calibrated_record_says_on_what_and_keeps_the_rest(model: Model, evidence: Evidence) -> None:
+    before = model.info.model_copy(update={"provenance": {"licence": "ours"}})
+    info = calibrated(Model(before, model.networks), evidence, on="ten patterns")
+    assert info.provenance == {
+        "licence": "ours",
+        "num_calibration_clips": NUM_CLIPS,
+        "calibrated_on": "ten patterns",
+    }
+    assert (info.name, info.config) == (before.name, before.config)
+    assert info.default_budget == default_budget(info.calibration)
+    assert len(info.exits) == len(EXIT_PRICES) * len(CONFIDENCES)
+    assert ModelInfo.model_validate_json(info.model_dump_json()) == info
 
 
 def _point(share: float, top1: float, lam: float = 0.0) -> CalibrationPoint:
