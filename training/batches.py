@@ -134,19 +134,31 @@ class Batches:
         Raises:
             DataError: a clip cannot be read.
         """
+        yield from self.drawn(epoch, start_step, self.chosen(epoch, start_step))
+
+    def chosen(self, epoch: int, start_step: int = 0) -> list[list[int]]:
+        """Return the clips of this process's slice of each of an epoch's batches, from a step on."""
         permutation = self._permutation(epoch)
-        steps = range(start_step, self.steps_per_epoch)
-        chosen_SB = [self._slice(permutation, step).tolist() for step in steps]
-        drawn = map_ahead(
+        share = self.batch_size // self.world_size
+        starts = range(
+            start_step * self.batch_size + self.rank * share,
+            self.steps_per_epoch * self.batch_size,
+            self.batch_size,
+        )
+        return [permutation[start : start + share].tolist() for start in starts]
+
+    def drawn(self, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield a batch of given clips for each step from `start_step` on, reading ahead as `epoch` does.
+
+        Raises:
+            DataError: a clip cannot be read.
+        """
+        draws = map_ahead(
             lambda clip_index: self._draw(epoch, clip_index), chosen_SB, num_threads=self.source.num_readers
         )
-        for step, chosen_B, draws in zip(steps, chosen_SB, drawn, strict=True):
+        for step, (chosen_B, of_batch) in enumerate(zip(chosen_SB, draws, strict=True), start_step):
             order_T = self.feeding_order(epoch, step)
-            yield self._collate(chosen_B, [self._view(draw, order_T) for draw in draws])
-
-    def clip_indices(self, epoch: int, step: int) -> Int64Array:
-        """Return the clips of this process's slice of a batch, shape (batch_size / world_size,)."""
-        return self._slice(self._permutation(epoch), step)
+            yield self._collate(chosen_B, [self._view(draw, order_T) for draw in of_batch])
 
     def feeding_order(self, epoch: int, step: int) -> Int64Array:
         """Return a batch's order [T]: coarse to fine or, in the augmentation's share of batches, of time."""
@@ -165,11 +177,6 @@ class Batches:
     def _permutation(self, epoch: int) -> Int64Array:
         among = np.arange(len(self.source.clips)) if self.among is None else np.array(self.among)
         return keyed_rng(self.seed, self.stage, epoch, _OF_EPOCHS).permutation(among)
-
-    def _slice(self, permutation: Int64Array, step: int) -> Int64Array:
-        share = self.batch_size // self.world_size
-        start = step * self.batch_size + self.rank * share
-        return permutation[start : start + share]
 
     def _draw(self, epoch: int, clip_index: int) -> "_Draw":
         rng = keyed_rng(self.seed, self.stage, epoch, clip_index)

@@ -198,7 +198,7 @@ def remember(networks: SDCOM, batches: Batches, num_views: int) -> Memory:
 def recalled_batches(memory: Memory, batches: Batches, epoch: int) -> Iterator[tuple[Observation, Tensor]]:
     """Yield one epoch of full batches from memory: every clip once, a random view of each."""
     for step in range(batches.steps_per_epoch):
-        chosen = batches.clip_indices(epoch, step).tolist()
+        chosen = batches.chosen(epoch, step)[0]
         views = [_recalled_view(batches, epoch, clip_index, memory.num_views) for clip_index in chosen]
         order_T = torch.from_numpy(batches.feeding_order(epoch, step))
         seen = [memory.recall(*pair, order_T) for pair in zip(chosen, views, strict=True)]
