@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sdcom.sampling import FeedingOrder
+
 StaticArchitecture = Literal["mobilenet_v2", "mobilenet_v4_conv_small", "resnet50"]
 DynamicArchitecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
 
@@ -21,6 +23,8 @@ class ClipConfig(_Frozen):
         crop: pixels of the square centre crop.
         mean: per-channel mean of RGB in [0, 1].
         std: per-channel standard deviation of RGB in [0, 1].
+        order: in which the frames of a whole video are fed. Coarse to fine covers it with the first few;
+            time is for models that compare a frame with the one before. Live frames come in time order.
     """
 
     num_frames: int = Field(16, ge=1, le=256)
@@ -28,6 +32,7 @@ class ClipConfig(_Frozen):
     crop: int = Field(224, ge=32, le=1024)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    order: FeedingOrder = "coarse_to_fine"
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -45,6 +50,8 @@ class ModelConfig(_Frozen):
         static: architecture of the static network.
         static_resolution: pixels; the clip's crop is resized to it for the static network.
         dynamic: architecture of the slimmable dynamic network, which sees the crop itself.
+        temporal_shift: the dynamic network, a ResNet, hands channels from each frame to the next at its
+            width; the clip's order is then time.
         widths: W, ascending, starting with 0 and ending with 1.
         same_padding: stride-2 convolutions pad (0, 1, 0, 1), as the weights of TensorFlow models expect,
             instead of symmetrically.
@@ -60,6 +67,7 @@ class ModelConfig(_Frozen):
     static: StaticArchitecture = "mobilenet_v2"
     static_resolution: int = Field(224, ge=32, le=1024)
     dynamic: DynamicArchitecture = "resnet50"
+    temporal_shift: bool = False
     widths: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=2)
     same_padding: bool = False
     gate_channels: int = Field(64, ge=1)
@@ -74,6 +82,14 @@ class ModelConfig(_Frozen):
             raise ValueError(f"widths must ascend from 0 to 1 without repeats, got {self.widths}")
         if len({round(100 * width) for width in self.widths}) < len(self.widths):
             raise ValueError(f"widths must differ in whole hundredths, got {self.widths}")
+        return self
+
+    @model_validator(mode="after")
+    def _shift_is_possible(self) -> Self:
+        if self.temporal_shift and not self.dynamic.startswith("resnet"):
+            raise ValueError(f"temporal_shift needs a ResNet as the dynamic network, got {self.dynamic}")
+        if self.temporal_shift and self.clip.order != "time":
+            raise ValueError(f"temporal_shift needs frames in the order of time, got {self.clip.order!r}")
         return self
 
     @property

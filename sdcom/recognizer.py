@@ -35,7 +35,7 @@ from sdcom.recognition import (
     softmax,
     top_predictions,
 )
-from sdcom.sampling import coarse_to_fine_order
+from sdcom.sampling import feeding_order
 from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
 
 Answer = TypeVar("Answer")
@@ -58,7 +58,8 @@ class Recognizer:
     def __init__(self, model: Model, decoders: DecoderPool, *, num_threads: int = 1) -> None:
         self.model = model
         self.decoders = decoders
-        self._order_T = coarse_to_fine_order(model.info.config.clip.num_frames)
+        clip = model.info.config.clip
+        self._order_T = feeding_order(clip.num_frames, clip.order)
         # A thread of their own, not a lock: each thread that calls the networks would get OpenMP threads of
         # its own, and leave them spinning on the processors that the next call needs.
         self._networks = ThreadPoolExecutor(

@@ -4,9 +4,12 @@ Legend of shape suffixes: T sampled frames, N frames of the video.
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+FeedingOrder = Literal["coarse_to_fine", "time"]
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -155,3 +158,13 @@ def coarse_to_fine_order(num_frames: int) -> Int64Array:
         fed = sorted(order)
         order += [(left + right) // 2 for left, right in pairwise(fed) if right - left > 1]
     return np.array(order, dtype=np.int64)
+
+
+def feeding_order(num_frames: int, order: FeedingOrder) -> Int64Array:
+    """Return the positions in time, shape (T,), of the frames in the order that a model is fed them.
+
+    Raises:
+        ValueError: the count is below 1.
+    """
+    _check_counts(num_frames=num_frames)
+    return np.arange(num_frames, dtype=np.int64) if order == "time" else coarse_to_fine_order(num_frames)

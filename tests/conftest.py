@@ -12,6 +12,7 @@ from sdcom.checkpoint import CalibrationPoint, ModelInfo, save_model
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import SlimmableBatchNorm2d
+from sdcom.models.temporal_shift import earlier_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -78,7 +79,8 @@ def lively_networks(config: ModelConfig) -> SDCOM:
             if isinstance(module, SlimmableBatchNorm2d | nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = 1.0
         view = networks.look(frames_NCHW)
-        filled_KND = [networks.fill(frames_NCHW, width) for width in config.widths]
+        earlier = earlier_rows(torch.arange(len(frames_NCHW)) - 1)  # for networks that shift
+        filled_KND = [networks.fill(frames_NCHW, width, earlier) for width in config.widths]
         networks.fusion.project(view.features_ND, filled_KND[-1])
         _tune_gate(networks, view.map_NCHW)
     return networks.eval()

@@ -20,6 +20,7 @@ from sdcom.budget import WidthPlan
 from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.models.composition import SDCOM
+from sdcom.models.temporal_shift import earlier_rows
 from sdcom.preprocess import normalize
 
 Planner = Callable[[npt.NDArray[np.float32]], WidthPlan]
@@ -83,14 +84,18 @@ def compose(model: Model, frames_THWC: npt.NDArray[np.uint8], choose: Planner) -
 
 
 def _fill_by_width(networks: SDCOM, frames_TCHW: Tensor, plan: WidthPlan) -> Tensor:
-    """Run the dynamic network once per width chosen, on all of that width's frames; return [T, Dd]."""
+    """Run the dynamic network once per width chosen, on all of that width's frames; return [T, Dd].
+
+    Frames of one width follow each other as they were fed: in time, where the network shifts between them.
+    """
     choices_T = torch.tensor(plan.choices, device=frames_TCHW.device)
     features_TD = frames_TCHW.new_zeros(len(frames_TCHW), networks.dynamic.num_features)
     for choice in sorted(set(plan.choices)):
         width = networks.config.widths[choice]
         if width > 0:
             rows = (choices_T == choice).nonzero()[:, 0]
-            features_TD[rows] = networks.fill(frames_TCHW[rows], width)
+            one_before_another = earlier_rows(torch.arange(len(rows), device=rows.device) - 1)
+            features_TD[rows] = networks.fill(frames_TCHW[rows], width, one_before_another)
     return features_TD
 
 

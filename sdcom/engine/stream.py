@@ -16,6 +16,7 @@ from torch import Tensor
 from sdcom.budget import choose_widths
 from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.models.temporal_shift import CarriedFrame, Earlier
 from sdcom.preprocess import normalize
 
 
@@ -43,6 +44,8 @@ class CausalStream:
         self._embeddings_F: deque[Tensor] = deque(maxlen=num_frames)
         self._fused_F: deque[Tensor] = deque(maxlen=num_frames)
         self._state: Tensor | None = None
+        self._num_pushed = 0
+        self._carried: dict[float, tuple[int, CarriedFrame]] = {}
 
     @torch.inference_mode()
     def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamStep:
@@ -56,7 +59,8 @@ class CausalStream:
         gate_logits_K, num_steps = self._decide(networks.gate.embed(view.map_NCHW)[0])
         plan = choose_widths(gate_logits_K[None].cpu().numpy(), macs.dynamic_by_choice, self._lam)
         width = config.widths[plan.choices[0]]
-        fused_NF = networks.fusion.project(view.features_ND, networks.fill(frame_NCHW, width))
+        supplement_ND = networks.fill(frame_NCHW, width, self._earlier(width))
+        fused_NF = networks.fusion.project(view.features_ND, supplement_ND)
         self._fused_F.append(fused_NF[0])
         running_F = torch.stack(tuple(self._fused_F)).amax(dim=0)
         logits_L = networks.fusion.classify_at(running_F, len(self._fused_F) - 1)
@@ -67,6 +71,15 @@ class CausalStream:
         ledger.macs[Part.FUSION] += macs.fusion
         ledger.width_counts[width] += 1
         return StreamStep(logits_L.float().cpu().numpy(), width, ledger)
+
+    def _earlier(self, width: float) -> Earlier:
+        """Return what this frame reads of the last one in the window at its width."""
+        position, self._num_pushed = self._num_pushed, self._num_pushed + 1
+        last, carried = self._carried.get(width, (position, CarriedFrame()))
+        if position - last >= self._model.info.config.clip.num_frames:
+            carried = CarriedFrame()
+        self._carried[width] = (position, carried)
+        return carried.next_frame()
 
     def _decide(self, embedding_F: Tensor) -> tuple[Tensor, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""

@@ -14,6 +14,7 @@ from sdcom.config import ModelConfig
 from sdcom.models.backbone import build_backbone
 from sdcom.models.fusion import FusionHead
 from sdcom.models.gate import Gate
+from sdcom.models.temporal_shift import Earlier
 from sdcom.preprocess import resize
 
 
@@ -31,7 +32,13 @@ class SDCOM(nn.Module):
         super().__init__()
         self.config = config
         self.static = build_backbone(config.static, (1.0,), config.num_labels, config.same_padding)
-        self.dynamic = build_backbone(config.dynamic, config.widths, config.num_labels, config.same_padding)
+        self.dynamic = build_backbone(
+            config.dynamic,
+            config.widths,
+            config.num_labels,
+            config.same_padding,
+            temporal_shift=config.temporal_shift,
+        )
         self.gate = Gate(
             in_channels=self.static.num_map_channels,
             map_size=feature_map_size(config.static_resolution),
@@ -55,13 +62,19 @@ class SDCOM(nn.Module):
         map_NCHW = self.static.feature_map(small_NCHW, 1.0)
         return StaticView(map_NCHW, self.static.pool(map_NCHW))
 
-    def fill(self, frames_NCHW: Tensor, width: float) -> Tensor:
-        """Run the dynamic network at `width` on normalised crops; return features [N, Dd], zero-padded.
+    def fill(self, frames_NCHW: Tensor, width: float, earlier: Earlier | None = None) -> Tensor:
+        """Run the dynamic network at `width` on normalised crops.
 
-        Width 0 costs nothing: its features are zeros.
+        Args:
+            frames_NCHW: [N, 3, crop, crop].
+            width: one of the model's; 0 costs nothing, and its features are zeros.
+            earlier: gives the frame before each at this width, to a model with temporal shift.
+
+        Returns:
+            Features [N, Dd], zero-padded.
         """
         num_features = self.dynamic.num_features
         if width == 0:
             return frames_NCHW.new_zeros(len(frames_NCHW), num_features)
-        features_ND = self.dynamic.pool(self.dynamic.feature_map(frames_NCHW, width))
+        features_ND = self.dynamic.pool(self.dynamic.feature_map(frames_NCHW, width, earlier))
         return functional.pad(features_ND, (0, num_features - features_ND.shape[1]))

@@ -19,6 +19,7 @@ from sdcom.models.slimmable import (
     SlimmableLinear,
     SlimmableSequential,
 )
+from sdcom.models.temporal_shift import Earlier
 
 
 class SlimmableMobileNetV2(Backbone):
@@ -62,7 +63,12 @@ class SlimmableMobileNetV2(Backbone):
         assert isinstance(layer, SlimmableLinear)
         return layer
 
-    def feature_map(self, x_NCHW: Tensor, width: float) -> Tensor:  # noqa: D102 - inherited
+    def feature_map(  # noqa: D102 - inherited
+        self,
+        x_NCHW: Tensor,
+        width: float,
+        earlier: Earlier | None = None,  # noqa: ARG002 - it shifts nothing
+    ) -> Tensor:
         map_NCHW: Tensor = self.features(x_NCHW, width)
         return map_NCHW
 

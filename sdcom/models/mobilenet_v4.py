@@ -24,6 +24,7 @@ from sdcom.models.slimmable import (
     SlimmableConv2d,
     SlimmableSequential,
 )
+from sdcom.models.temporal_shift import Earlier
 
 FULL = (1.0,)
 
@@ -62,7 +63,12 @@ class MobileNetV4ConvSmall(Backbone):
     def num_map_channels(self) -> int:  # noqa: D102 - inherited
         return MOBILENET_V4_MAP_CHANNELS
 
-    def feature_map(self, x_NCHW: Tensor, width: float) -> Tensor:  # noqa: D102 - inherited
+    def feature_map(  # noqa: D102 - inherited
+        self,
+        x_NCHW: Tensor,
+        width: float,
+        earlier: Earlier | None = None,  # noqa: ARG002 - it shifts nothing
+    ) -> Tensor:
         stem_NCHW = functional.relu(self.bn1(self.conv_stem(x_NCHW, width), width), inplace=True)
         map_NCHW: Tensor = self.blocks(stem_NCHW, width)
         return map_NCHW

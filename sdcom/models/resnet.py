@@ -22,6 +22,7 @@ from sdcom.models.slimmable import (
     SlimmableSequential,
     pad_same,
 )
+from sdcom.models.temporal_shift import Earlier, shifted
 
 
 class SlimmableResNet(Backbone):
@@ -34,6 +35,7 @@ class SlimmableResNet(Backbone):
         widths: those that it will run at; 1 among them.
         num_classes: L, outputs of its classifier.
         same_padding: pad stride-2 layers as TensorFlow does.
+        temporal_shift: every residual block reads some channels of the frame before.
     """
 
     classifier_name = "fc"
@@ -44,11 +46,14 @@ class SlimmableResNet(Backbone):
         widths: Sequence[float],
         num_classes: int,
         same_padding: bool = False,
+        *,
+        temporal_shift: bool = False,
     ) -> None:
         super().__init__()
         spec = RESNETS[architecture]
         block = _Bottleneck if spec.block == "bottleneck" else _BasicBlock
         self.same_padding = same_padding
+        self.temporal_shift = temporal_shift
         self.conv1 = SlimmableConv2d(3, STEM_CHANNELS, STEM_KERNEL, stride=2, same_padding=same_padding)
         self.bn1 = SlimmableBatchNorm2d(STEM_CHANNELS, widths)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
@@ -58,12 +63,17 @@ class SlimmableResNet(Backbone):
         self.num_features = STAGE_CHANNELS[-1] * spec.expansion
         self.fc = SlimmableLinear(self.num_features, num_classes)
 
-    def feature_map(self, x_NCHW: Tensor, width: float) -> Tensor:  # noqa: D102 - inherited
+    def feature_map(  # noqa: D102 - inherited
+        self, x_NCHW: Tensor, width: float, earlier: Earlier | None = None
+    ) -> Tensor:
+        if self.temporal_shift and earlier is None:
+            raise ValueError("a network with temporal shift must know the frame before each: pass `earlier`")
         x: Tensor = self.bn1(self.conv1(x_NCHW, width), width)
         x = functional.relu(x, inplace=True)
         x = self._max_pool(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x, width)
+            for block in stage:
+                x = block(x, width, earlier if self.temporal_shift else None)
         return x
 
     def classify(self, features_ND: Tensor) -> Tensor:  # noqa: D102 - inherited
@@ -89,9 +99,10 @@ class _BasicBlock(nn.Module):
         self.bn2 = SlimmableBatchNorm2d(spec.out_channels, widths)
         self.downsample = _downsample(spec, widths) if spec.has_downsample else None
 
-    def forward(self, x_NCHW: Tensor, width: float) -> Tensor:
+    def forward(self, x_NCHW: Tensor, width: float, earlier: Earlier | None) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW, width)
-        x = functional.relu(self.bn1(self.conv1(x_NCHW, width), width), inplace=True)
+        x = x_NCHW if earlier is None else shifted(x_NCHW, earlier)
+        x = functional.relu(self.bn1(self.conv1(x, width), width), inplace=True)
         x = self.bn2(self.conv2(x, width), width)
         return functional.relu(x + shortcut, inplace=True)
 
@@ -111,9 +122,10 @@ class _Bottleneck(nn.Module):
         self.bn3 = SlimmableBatchNorm2d(spec.out_channels, widths)
         self.downsample = _downsample(spec, widths) if spec.has_downsample else None
 
-    def forward(self, x_NCHW: Tensor, width: float) -> Tensor:
+    def forward(self, x_NCHW: Tensor, width: float, earlier: Earlier | None) -> Tensor:
         shortcut = x_NCHW if self.downsample is None else self.downsample(x_NCHW, width)
-        x = functional.relu(self.bn1(self.conv1(x_NCHW, width), width), inplace=True)
+        x = x_NCHW if earlier is None else shifted(x_NCHW, earlier)
+        x = functional.relu(self.bn1(self.conv1(x, width), width), inplace=True)
         x = functional.relu(self.bn2(self.conv2(x, width), width), inplace=True)
         x = self.bn3(self.conv3(x, width), width)
         return functional.relu(x + shortcut, inplace=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdcom.architecture import slim_channels
+from sdcom.models.temporal_shift import Earlier
 
 
 def statistics_suffix(width: float) -> str:
@@ -198,18 +199,20 @@ class Backbone(nn.Module):
         """Channels of the feature map at width 1: those of its pool, where no layer follows the pool."""
         return self.num_features
 
-    def feature_map(self, x_NCHW: Tensor, width: float) -> Tensor:
+    def feature_map(self, x_NCHW: Tensor, width: float, earlier: Earlier | None = None) -> Tensor:
         """Return the last feature map.
 
         Args:
             x_NCHW: normalised frames [N, 3, H, W].
             width: one of those the network was built with; 0 runs the pseudo network of training.
+            earlier: gives the frame before each, to a network with temporal shift; others look at each
+                frame alone, and at this not at all.
 
         Returns:
             [N, c, h, w]: c is `map_channels(architecture)` at width 1, h and w a 32nd, rounded up.
 
         Raises:
-            ValueError: the network was not built with this width.
+            ValueError: the network was not built with this width, or needs `earlier`.
         """
         raise NotImplementedError
 
@@ -221,9 +224,9 @@ class Backbone(nn.Module):
         """Return class logits [N, L] of pooled features [N, c] of any width (the first c columns)."""
         raise NotImplementedError
 
-    def forward(self, x_NCHW: Tensor, width: float) -> Tensor:
+    def forward(self, x_NCHW: Tensor, width: float, earlier: Earlier | None = None) -> Tensor:
         """Return class logits [N, L] of frames [N, 3, H, W] at a width."""
-        return self.classify(self.pool(self.feature_map(x_NCHW, width)))
+        return self.classify(self.pool(self.feature_map(x_NCHW, width, earlier)))
 
 
 def copy_full_width_statistics(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sdcom.sampling import (
     coarse_to_fine_order,
+    feeding_order,
     frames_at_times,
     is_constant_rate,
     random_in_segments,
@@ -147,3 +148,10 @@ def test_counts_below_one_are_refused_with_their_value(num_frames: int) -> None:
 def test_a_duration_that_is_none_is_refused(duration_s: float) -> None:
     with pytest.raises(ValueError, match="duration"):
         segment_center_times(duration_s, 4)
+
+
+def test_frames_are_fed_coarse_to_fine_or_as_they_come() -> None:
+    assert feeding_order(5, "time").tolist() == [0, 1, 2, 3, 4]
+    assert feeding_order(5, "coarse_to_fine").tolist() == coarse_to_fine_order(5).tolist()
+    with pytest.raises(ValueError, match="counts must be positive"):
+        feeding_order(0, "time")
