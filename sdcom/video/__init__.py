@@ -5,7 +5,7 @@ frames), `scale` (the one scaler) and `clip` (all of it); `pool`, `process`, `wo
 arm's length.
 """
 
-from sdcom.video.clip import decode_every_frame
+from sdcom.video.clip import TrustedVideo
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.pool import DecodedClip, DecoderPool
 from sdcom.video.scale import resize_and_crop
@@ -15,7 +15,7 @@ __all__ = [
     "DecodeLimits",
     "DecodedClip",
     "DecoderPool",
-    "decode_every_frame",
+    "TrustedVideo",
     "resize_and_crop",
     "sniff_container",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import av
@@ -14,8 +15,8 @@ import av.error
 import numpy as np
 
 from sdcom.errors import UndecodableVideoError
-from sdcom.sampling import Float64Array, segment_center_frames
-from sdcom.video.decoders import use_first_able
+from sdcom.sampling import Float64Array, Int64Array, segment_center_frames
+from sdcom.video.decoders import PyAVDecoder, use_first_able
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts
@@ -82,31 +83,61 @@ def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> in
     return num_exact
 
 
-def decode_every_frame(path: Path, short_side: int) -> tuple[UInt8Array, Float64Array]:
-    """Return all frames of a trusted file, in this process: for training, with serving's decoders and scaler.
+class TrustedVideo:
+    """A trusted file whose timeline is known, decoded in this process: for training.
+
+    Frames are those that serving sees, by the decoder that never brings a process down. They can be read
+    from several threads at once.
 
     Args:
         path: the video.
-        short_side: pixels of the short side; the aspect is kept.
-
-    Returns:
-        uint8 frames, shape (N, H, W, 3), RGB, upright, and their times in seconds from the first, shape (N,).
 
     Raises:
         VideoRejectedError: as for an upload.
     """
-    limits = DecodeLimits()
-    with path.open("rb") as file:
-        source = FileView(file.fileno(), path.stat().st_size)
-        index = probe(source, sniff_container(os.pread(file.fileno(), HEAD_BYTES, 0)), limits)
-        all_N = np.arange(len(index.pts_N), dtype=np.int64)
-        _, frames = use_first_able(
-            source,
-            index,
-            limits,
-            lambda decoder: [frame for frame, _ in decoder.read(source, index, all_N, short_side)],
-        )
-    return np.stack(frames), np.array(index.times_s(all_N), dtype=np.float64)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._limits = DecodeLimits()
+        with self._opened() as source:
+            head = source.rewound().read(HEAD_BYTES)
+            self._index = probe(source, sniff_container(head), self._limits)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are shown, at least 1."""
+        return len(self._index.pts_N)
+
+    @property
+    def times_s(self) -> Float64Array:
+        """When each frame is shown, in seconds from the first, shape (N,)."""
+        return np.array(self._index.times_s(np.arange(self.num_frames)), dtype=np.float64)
+
+    def read(self, frames_T: Int64Array, short_side: int) -> UInt8Array:
+        """Return chosen frames, upright, RGB, scaled to the short side with the aspect kept.
+
+        Args:
+            frames_T: non-decreasing, each in [0, num_frames).
+            short_side: pixels.
+
+        Returns:
+            uint8, shape (T, H, W, 3).
+
+        Raises:
+            VideoRejectedError: as for an upload.
+        """
+        wanted_K = np.unique(frames_T)
+        decoder = PyAVDecoder(self._limits)
+        with self._opened() as source:
+            frames = [frame for frame, _ in decoder.read(source, self._index, wanted_K, short_side)]
+        if len({frame.shape for frame in frames}) > 1:
+            raise UndecodableVideoError("the frames change their shape within the video")
+        return np.stack(frames)[np.searchsorted(wanted_K, frames_T)]
+
+    @contextmanager
+    def _opened(self) -> Iterator[FileView]:
+        with self._path.open("rb") as file:
+            yield FileView(file.fileno(), os.fstat(file.fileno()).st_size)
 
 
 def decode_jpeg(data: bytes, short_side: int, limits: DecodeLimits, out_HWC: UInt8Array) -> None:

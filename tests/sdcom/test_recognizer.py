@@ -29,7 +29,7 @@ from sdcom.errors import (
 )
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
-from sdcom.video import decode_every_frame
+from sdcom.video import TrustedVideo
 from tests.conftest import TINY_CONFIG
 from training.rendered import render_clip, write_clip
 
@@ -332,7 +332,8 @@ def test_a_streams_budget_needs_a_calibrated_model(tiny_model: Model, recognizer
 
 
 def test_frames_of_any_size_make_a_stream(recognizer: Recognizer, clip: Path) -> None:
-    frames_NHWC, _ = decode_every_frame(clip, 120)
+    video = TrustedVideo(clip)
+    frames_NHWC = video.read(np.arange(video.num_frames), 120)
     stream = recognizer.open_stream()
     answers = [stream.push(frame_HWC) for frame_HWC in frames_NHWC[:6]]
     answers.append(stream.push(frames_NHWC[6][::2, ::3].copy()))

@@ -1,5 +1,6 @@
 """Labelled clips: what each is, what it shows, and which source it was cut from."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,16 @@ class Clip:
     """One labelled video.
 
     Attributes:
-        path: a video file, a folder of frames, or a member of a tar shard (`shard.tar/name`).
+        path: a video file, a folder of frames, or a clip in a tar shard (`shard.tar/name`).
         labels: class indices, at least one; the first is the one that single-label scores are about.
         group: the source that it was cut from; clips of one group never stand on both sides of a split.
+        num_frames: as the list says; None where it does not say.
     """
 
     path: Path
     labels: tuple[int, ...]
     group: str
+    num_frames: int | None = None
 
     @property
     def label(self) -> int:
@@ -35,20 +38,30 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The two sides of a split, and the class names that the labels index.
-
-    Attributes:
-        labels: class names.
-        train: clips to learn from.
-        test: clips to evaluate on.
-        mirrored: for each class, the class that a clip of it shows when mirrored; empty where mirroring
-            changes no class.
-    """
+    """The two sides of a split, and the class names that the labels index."""
 
     labels: tuple[str, ...]
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
-    mirrored: tuple[int, ...] = ()
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each class, the class that a clip of it shows when mirrored."""
+        return mirrored_labels(self.labels)
+
+
+def mirrored_labels(labels: Sequence[str]) -> tuple[int, ...]:
+    """Return, for each class, the class of its mirror image: its name with left and right exchanged.
+
+    A class without such a counterpart is its own.
+    """
+    index = {label: position for position, label in enumerate(labels)}
+    return tuple(index.get(_exchanged(label), position) for position, label in enumerate(labels))
+
+
+def _exchanged(label: str) -> str:
+    other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    return re.sub(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])", lambda match: other[match[0]], label)
 
 
 def hold_out_groups(

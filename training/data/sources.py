@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdcom.sampling import Int64Array
-from sdcom.video import decode_every_frame
 from training.data.clips import Clip
+from training.data.media import Media, open_media
 
 
 class ClipSource(Protocol):
@@ -62,6 +63,9 @@ class ClipStore:
         short_side: pixels of the frames' short side.
         num_threads: decoding at once.
         device: where the frames stay; crops are cut there.
+
+    Raises:
+        DataError: a clip cannot be read.
     """
 
     num_readers = 0
@@ -75,8 +79,8 @@ class ClipStore:
         device: torch.device | str = "cpu",
     ) -> None:
         with ThreadPoolExecutor(num_threads) as threads:
-            decoded = threads.map(lambda clip: decode_every_frame(clip.path, short_side)[0], clips)
-            self.frames_NHWC = [torch.from_numpy(frames).to(device) for frames in decoded]
+            decoded = threads.map(lambda clip: _every_frame(clip, short_side), clips)
+            self.frames_NHWC = [frames_NHWC.to(device) for frames_NHWC in decoded]
         self.clips = tuple(clips)
         self.device = torch.device(device)
 
@@ -87,3 +91,58 @@ class ClipStore:
     def read(self, clip_index: int, indices_T: Int64Array) -> Tensor:
         """Return frames of a clip, uint8 [T, H, W, 3], on the device."""
         return self.frames_NHWC[clip_index][indices_T.tolist()]
+
+
+class StreamedClips:
+    """Clips of which the wanted frames alone are read, each time anew: for large datasets.
+
+    What a clip's timeline is found to be is kept, which is 8 bytes for each frame of a video.
+
+    Args:
+        clips: what to read.
+        short_side: pixels of the frames' short side.
+        num_readers: threads that read ahead.
+        device: where the frames are wanted; crops are cut there.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        short_side: int,
+        *,
+        num_readers: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.clips = tuple(clips)
+        self.device = torch.device(device)
+        self.num_readers = num_readers
+        self._short_side = short_side
+        self._opened: dict[int, Media] = {}
+
+    def num_frames(self, clip_index: int) -> int:
+        """Return the number of frames of a clip.
+
+        Raises:
+            DataError: the clip cannot be read.
+        """
+        return self._media(clip_index).num_frames
+
+    def read(self, clip_index: int, indices_T: Int64Array) -> Tensor:
+        """Return frames of a clip, uint8 [T, H, W, 3], in pinned memory if the device is CUDA.
+
+        Raises:
+            DataError: the clip cannot be read.
+        """
+        frames_THWC = torch.from_numpy(self._media(clip_index).read(indices_T, self._short_side))
+        return frames_THWC.pin_memory() if self.device.type == "cuda" else frames_THWC
+
+    def _media(self, clip_index: int) -> Media:
+        media = self._opened.get(clip_index)
+        if media is None:  # two threads may both open it: no harm done
+            media = self._opened[clip_index] = open_media(self.clips[clip_index].path)
+        return media
+
+
+def _every_frame(clip: Clip, short_side: int) -> Tensor:
+    media = open_media(clip.path)
+    return torch.from_numpy(media.read(np.arange(media.num_frames), short_side))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdcom.sampling import segment_centers
-from sdcom.video import DecodedClip, decode_every_frame
+from sdcom.video import DecodedClip, TrustedVideo
 from tests.sdcom.video.videos import encode, read_number
 
 Decode = Callable[[bytes], DecodedClip]
@@ -118,7 +118,8 @@ def test_a_late_start_changes_nothing(decode: Decode) -> None:
 def test_training_sees_every_frame_in_order(tmp_path: Path, container: str) -> None:
     path = tmp_path / "video"
     path.write_bytes(encode("libx264", container, num_frames=45, options=B_FRAMES))
-    frames, times_s = decode_every_frame(path, short_side=128)
+    video = TrustedVideo(path)
+    frames, times_s = video.read(np.arange(video.num_frames), 128), video.times_s
     assert frames.shape == (45, 128, 171, 3)
     assert [read_number(frame, short_side=128) for frame in frames] == list(range(45))
     assert times_s == pytest.approx(np.arange(45) / 25)
@@ -128,6 +129,7 @@ def test_training_and_serving_see_the_same_pixels(decode: Decode, tmp_path: Path
     data = encode(num_frames=40)
     path = tmp_path / "video"
     path.write_bytes(data)
-    frames, _ = decode_every_frame(path, short_side=256)
+    video = TrustedVideo(path)
+    frames = video.read(np.arange(video.num_frames), 256)
     cropped = frames[segment_centers(40, T), 16:240, 58:282]
     assert np.array_equal(cropped, decode(data).frames_THWC)
