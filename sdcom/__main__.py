@@ -186,10 +186,18 @@ def train(context: typer.Context) -> None:
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def evaluate(context: typer.Context) -> None:
-    """Print top-1 and GFLOPs of a model, of its full-width baseline, and of its static network."""
+    """Print a model's accuracy and GFLOPs beside its baselines' and those of controls at equal FLOPs."""
     from training.cli import app as training
 
     training(["evaluate", *context.args])
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def calibrate(context: typer.Context) -> None:
+    """Measure what each price and each early exit costs and keeps, and write it into the model directory."""
+    from training.cli import app as training
+
+    training(["calibrate", *context.args])
 
 
 @app.command()

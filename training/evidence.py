@@ -65,8 +65,7 @@ def gathered_evidence(networks: SDCOM, source: ClipSource) -> Iterator[Evidence]
         DataError: a clip cannot be read.
     """
     networks.eval()
-    clip, device = networks.config.clip, next(networks.parameters()).device
-    size = max(1, FRAMES_AT_ONCE.get(device.type, 64) // clip.num_frames)
+    clip, device, size = networks.config.clip, next(networks.parameters()).device, clips_at_once(networks)
     chunks = [range(len(source.clips))[start : start + size] for start in range(0, len(source.clips), size)]
     read = map_ahead(
         lambda clip_index: evaluation_clip(source, clip_index, clip), chunks, num_threads=source.num_readers
@@ -74,6 +73,12 @@ def gathered_evidence(networks: SDCOM, source: ClipSource) -> Iterator[Evidence]
     for chunk, clips in zip(chunks, read, strict=True):
         frames_NHWC = torch.cat(list(clips)).to(device)
         yield _observed(networks, frames_NHWC, tuple(source.clips[i].labels for i in chunk))
+
+
+def clips_at_once(networks: SDCOM) -> int:
+    """Return how many clips make a good batch where the networks are."""
+    frames = FRAMES_AT_ONCE[next(networks.parameters()).device.type]
+    return max(1, frames // networks.config.clip.num_frames)
 
 
 def joined(parts: Iterable[Evidence]) -> Evidence:

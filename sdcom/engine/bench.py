@@ -27,15 +27,15 @@ def time_parts(model: Model, *, num_threads: int, num_repeats: int) -> list[Part
     One clip of T frames a run; the parts take turns, so that a busy moment spoils no single one.
 
     Args:
-        model: in inference mode.
-        num_threads: threads of one network call; restored afterwards.
+        model: in inference mode, on any device.
+        num_threads: threads of one network call on a processor; restored afterwards.
         num_repeats: runs of each part; the median counts.
     """
     config, macs, networks = model.info.config, model.info.macs, model.networks
-    num_frames = config.clip.num_frames
-    frames_TCHW = torch.rand(num_frames, 3, config.clip.crop, config.clip.crop)
+    num_frames, device = config.clip.num_frames, next(networks.parameters()).device
+    frames_TCHW = torch.rand(num_frames, 3, config.clip.crop, config.clip.crop, device=device)
     view = networks.look(frames_TCHW)
-    supplement_BTD = torch.rand(1, num_frames, networks.dynamic.num_features)
+    supplement_BTD = torch.rand(1, num_frames, networks.dynamic.num_features, device=device)
     parts: list[tuple[str, int, Callable[[], object]]] = [
         ("static", macs.static, lambda: networks.look(frames_TCHW)),
         ("gate", macs.gate, lambda: networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])),
@@ -51,6 +51,8 @@ def time_parts(model: Model, *, num_threads: int, num_repeats: int) -> list[Part
         for runs, (_, _, run) in zip(seconds, parts, strict=True):
             started = time.perf_counter()
             run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             if repeat:  # the first turn warms up
                 runs.append(time.perf_counter() - started)
     torch.set_num_threads(threads_before)

@@ -2,8 +2,9 @@
 
 import typer
 
-from training.cli import evaluate, train
+from training.cli import calibrate, evaluate, train
 
 app = typer.Typer(name="sdcom", no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command()(calibrate.calibrate)

@@ -1,7 +1,6 @@
 """`sdcom evaluate`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,26 +9,23 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sdcom.checkpoint import write_info
+from sdcom.checkpoint import Model, write_info
 from sdcom.errors import InvalidParameterError
-from sdcom.recognition import GIGA, Budget
+from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from training.cli.console import progress
+from training.cli.models import DeviceOption, examined_evidence, open_recognizer
 from training.data import Clip, DataError, read_split
-from training.evaluation import (
-    UNLIMITED,
-    Answer,
-    Outcome,
-    Score,
-    full_width,
-    offline,
-    over_http,
-    score,
-    static_alone,
-)
+from training.evaluation.case import Case
+from training.evaluation.examine import examine, make_record
+from training.evaluation.policies import SHARES
+from training.evaluation.record import Method, Record, Row, write_record
+from training.evaluation.serving import UNLIMITED, Answer, Outcome, offline, over_http
+from training.evaluation.summary import at_share
+from training.evaluation.timing import measure
 
-UNLIMITED_ROW = "SDCOM, unlimited budget"
-DEFAULT_ROW = "SDCOM, default budget"
+CONTROLS = (Method.RANDOM, Method.ONE_WIDTH, Method.ONE_WIDTH_TSN, Method.FEWER, Method.FEWER_TSN)
+PARTS_REPEATS = 5
 
 
 def evaluate(
@@ -39,62 +35,73 @@ def evaluate(
     *,
     data: Annotated[Path, typer.Option(help="Dataset folder with splits.tsv.")],
     split: Annotated[str, typer.Option(help="Column of splits.tsv; its test side is evaluated.")] = "split1",
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the baseline to print besides; may repeat.", min=0, max=1),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the whole record, which `sdcom results` sums up.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What runs of the same kind share in the results; the model's name.")
+    ] = None,
+    timed: Annotated[int, typer.Option(min=0, help="Clips to time whole, from file to answer.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one network call, when timed.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Draws of each random control.")] = 5,
     server: Annotated[
         str | None, typer.Option(help="URL of a server of the same model, to hold against clip by clip.")
     ] = None,
-    budget: Annotated[
-        list[float] | None,
-        typer.Option(help="Share of the baseline to evaluate at besides; may repeat."),
-    ] = None,
-    record: Annotated[bool, typer.Option(help="Write the scores into the model's record.")] = False,
+    record: Annotated[bool, typer.Option(help="Write the figures printed into the model's record.")] = False,
+    device: DeviceOption = None,
 ) -> None:
-    """Print top-1 and GFLOPs of a model, of its full-width baseline, and of its static network alone."""
+    """Print a model's accuracy and GFLOPs beside those of its baselines and of controls at equal FLOPs."""
     directory = model or bundled_model_dir()
-    with Recognizer.load(directory) as recognizer:
-        info = recognizer.model.info
-        clips = read_split(data, split, info.config.labels).test
+    shares = tuple(budget or ())
+    with open_recognizer(directory, device) as recognizer:
+        clips = read_split(data, split, recognizer.model.info.config.labels).test
         if not clips:
             raise DataError(f"{data} has no test clips in {split}: there is nothing to evaluate on")
-        outcomes = {
-            name: _outcomes(name, answer, clips)
-            for name, answer in _answers(recognizer, budget or ()).items()
-        }
+        evidence = examined_evidence(recognizer, clips)
+        case = Case(recognizer.model, evidence)
+        rows = examine(case, shares=(*SHARES, *shares), num_repeats=repeats)
+        timing = measure(
+            recognizer,
+            clips[:: max(1, len(clips) // timed)][:timed] if timed else (),
+            {Method.UNLIMITED: UNLIMITED, Method.DEFAULT: None},
+            num_threads=threads,
+            num_repeats=PARTS_REPEATS,
+        )
         if server is not None:
-            _compare_with_server(server, clips, outcomes)
-    baseline_gflops = info.macs.baseline(info.config.clip.num_frames) / GIGA
-    scores = [score(name, clips, rows, baseline_gflops) for name, rows in outcomes.items()]
-    Console().print(_table(scores, f"{info.full_name}, {split}, {len(clips)} test clips"))
+            _compare_with_server(server, recognizer, clips)
+    budgets = "".join(f" --budget {share:g}" for share in shares)
+    made = make_record(
+        case,
+        rows,
+        timing,
+        name=name or recognizer.model.info.name,
+        data=data.name,
+        split=split,
+        command=f"sdcom evaluate {directory.name} --data {data.name} --split {split}{budgets}",
+    )
+    _print(made, recognizer.model, shares)
+    if output is not None:
+        write_record(output, made)
+        progress.print(f"the record is in {output}; try: sdcom results {output} --output results.md")
     if record:
-        budgets = "".join(f" --budget {share:g}" for share in budget or ())
-        command = f"sdcom evaluate --data {data.name} --split {split}{budgets}"
-        evaluation = {split: {"command": command, "scores": [asdict(row) for row in scores]}}
-        write_info(directory, info.model_copy(update={"evaluation": {**info.evaluation, **evaluation}}))
+        _write_scores(directory, recognizer.model, made, shares)
 
 
-def _answers(recognizer: Recognizer, shares: Sequence[float]) -> dict[str, Answer]:
-    return {
-        UNLIMITED_ROW: offline(recognizer, UNLIMITED),
-        DEFAULT_ROW: offline(recognizer, None),
-        **{f"SDCOM, budget {share:g}": offline(recognizer, Budget(share=share)) for share in shares},
-        "full-width baseline (TSN)": full_width(recognizer),
-        "static network alone": static_alone(recognizer),
-    }
-
-
-def _compare_with_server(
-    server: str, clips: Sequence[Clip], outcomes: Mapping[str, Sequence[Outcome]]
-) -> None:
+def _compare_with_server(server: str, recognizer: Recognizer, clips: Sequence[Clip]) -> None:
     """Hold a server's answers against the recognizer's own, clip by clip.
 
     Raises:
         InvalidParameterError: some differ; the server has another model, or something is wrong.
     """
-    budgets: dict[str, Budget | None] = {UNLIMITED_ROW: UNLIMITED, DEFAULT_ROW: None}
+    budgets: Mapping[Method, Budget | None] = {Method.UNLIMITED: UNLIMITED, Method.DEFAULT: None}
     for name, budget in budgets.items():
-        served = _outcomes(f"{name}, {server}", over_http(server, budget), clips)
-        differing = [
-            str(clip.path) for clip, a, b in zip(clips, outcomes[name], served, strict=True) if a != b
-        ]
+        here = _outcomes(f"{name}, here", offline(recognizer, budget), clips)
+        there = _outcomes(f"{name}, {server}", over_http(server, budget), clips)
+        differing = [str(clip.path) for clip, a, b in zip(clips, here, there, strict=True) if a != b]
         if differing:
             raise InvalidParameterError(
                 f"{server} differs on {len(differing)} of {len(clips)} clips: {', '.join(differing[:3])}"
@@ -106,8 +113,63 @@ def _outcomes(name: str, answer: Answer, clips: Sequence[Clip]) -> list[Outcome]
     return [answer(clip) for clip in track(clips, name, console=progress, transient=True)]
 
 
-def _table(scores: Sequence[Score], title: str) -> Table:
-    table = Table("", "top-1 %", "GFLOPs a video", "of the baseline %", title=title, box=None)
-    for row in scores:
-        table.add_row(row.name, f"{100 * row.top1:.1f}", f"{row.gflops:.3f}", f"{100 * row.share:.1f}")
+def _headline(record: Record, shares: Sequence[float]) -> dict[str, Row]:
+    """Return the rows that are printed, by name: the policy, the budgets asked for, and the baselines."""
+    budgets = {row.setting: row for row in record.of(Method.BUDGET)}
+    single = (Method.BASELINE, Method.BASELINE_FUSION, Method.STATIC)
+    return {
+        **{method: record.of(method)[0] for method in (Method.UNLIMITED, Method.DEFAULT)},
+        **{f"SDCOM, budget {share:g}": budgets[share] for share in shares if share in budgets},
+        **{method: record.of(method)[0] for method in single},
+    }
+
+
+def _print(record: Record, model: Model, shares: Sequence[float]) -> None:
+    title = f"{model.info.full_name}, {record.data} {record.split}, {record.num_clips} test clips"
+    table = Table("", "top-1 %", "top-5 %", "mAP %", "GFLOPs", "of baseline %", "ms", title=title, box=None)
+    headline = _headline(record, shares)
+    for name, row in headline.items():
+        scores = (row.accuracy.top1, row.accuracy.top5, row.accuracy.map_all)
+        share = row.total_gflops / record.baseline_gflops
+        table.add_row(
+            name,
+            *(f"{100 * score:.1f}" for score in scores),
+            f"{row.total_gflops:.3f}",
+            f"{100 * share:.1f}",
+            f"{row.ms(record.timing.part_ms):.1f}",
+        )
+    console = Console()
+    console.print(table, _control_table(record, list(headline.values())))
+    refused = [f"{share:g}" for share in shares if share not in {r.setting for r in record.of(Method.BUDGET)}]
+    if refused:
+        floor = model.info.macs.floor(record.num_frames) / model.info.macs.baseline(record.num_frames)
+        console.print(f"Below the floor of {floor:.3f}, and refused: {', '.join(refused)}.")
+
+
+def _control_table(record: Record, rows: Sequence[Row]) -> Table:
+    """Return the controls' top-1 at the FLOPs of each of the composition's rows."""
+    composed = [row for row in rows if row.method in {Method.UNLIMITED, Method.DEFAULT, Method.BUDGET}]
+    table = Table("top-1 % at equal FLOPs", title="\nControls", box=None, title_justify="left")
+    shares = [row.total_gflops / record.baseline_gflops for row in composed]
+    for share in shares:
+        table.add_column(f"{100 * share:.1f} %")
+    table.add_row("SDCOM", *(f"{100 * row.accuracy.top1:.1f}" for row in composed))
+    for method in CONTROLS:
+        found = (at_share(record, method, lambda row: row.accuracy.top1, share) for share in shares)
+        table.add_row(method, *("-" if top1 is None else f"{100 * top1:.1f}" for top1 in found))
     return table
+
+
+def _write_scores(directory: Path, model: Model, record: Record, shares: Sequence[float]) -> None:
+    scores = [
+        {
+            "name": name,
+            **row.accuracy.model_dump(),
+            "gflops": row.total_gflops,
+            "share": row.total_gflops / record.baseline_gflops,
+        }
+        for name, row in _headline(record, shares).items()
+    ]
+    evaluation = {record.split: {"command": record.command, "scores": scores}}
+    info = model.info.model_copy(update={"evaluation": {**model.info.evaluation, **evaluation}})
+    write_info(directory, info)

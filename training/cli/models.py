@@ -1,0 +1,70 @@
+"""What the commands that run a finished model share: opening it, and asking it about clips."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import track
+
+from sdcom.checkpoint import load_model
+from sdcom.errors import InvalidParameterError
+from sdcom.processors import num_processors
+from sdcom.recognizer import Recognizer
+from sdcom.video import DecodeLimits, DecoderPool
+from training.cli.console import progress
+from training.data import Clip
+from training.evaluation.served import ServedClips
+from training.evidence import Evidence, clips_at_once, gathered_evidence, joined
+
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu or cuda; the best there is if not given.", show_default=False)
+]
+
+
+def chosen_device(named: str | None) -> torch.device:
+    """Return the device by that name, or the best there is.
+
+    Raises:
+        InvalidParameterError: there is none by that name.
+    """
+    try:
+        device = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as exc:
+        raise InvalidParameterError(f"there is no device {named!r}; cpu and cuda are known") from exc
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidParameterError("cuda was asked for, and there is no GPU that torch can use")
+    return device
+
+
+def open_recognizer(directory: Path, device: str | None) -> Recognizer:
+    """Load a model onto a device, with decoders for its clips; to be closed by the caller.
+
+    Raises:
+        ModelDirectoryError: the directory is not a whole, readable model.
+        InvalidParameterError: there is no such device.
+    """
+    model = load_model(directory, chosen_device(device))
+    decoders = DecoderPool(model.info.config.clip, DecodeLimits(), num_workers=num_processors())
+    return Recognizer(model, decoders, num_threads=num_processors())
+
+
+def examined_evidence(recognizer: Recognizer, clips: Sequence[Clip]) -> Evidence:
+    """Run a model at every width on clips, as serving sees them, with a progress bar.
+
+    Raises:
+        DataError: a clip cannot be decoded.
+    """
+    networks = recognizer.model.networks
+    source = ServedClips(
+        clips,
+        recognizer.decoders,
+        num_frames=networks.config.clip.num_frames,
+        num_readers=num_processors(),
+        device=next(networks.parameters()).device,
+    )
+    parts = gathered_evidence(networks, source)
+    num_parts = math.ceil(len(clips) / clips_at_once(networks))
+    return joined(track(parts, "every width", total=num_parts, console=progress, transient=True))
