@@ -200,6 +200,14 @@ def calibrate(context: typer.Context) -> None:
     training(["calibrate", *context.args])
 
 
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def data(context: typer.Context) -> None:
+    """Check datasets, and pack them for quick reading."""
+    from training.cli import app as training
+
+    training(["data", *context.args])
+
+
 @app.command()
 def bench(
     model: ModelOption = None,

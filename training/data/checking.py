@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,40 @@ def check_clips(
     for _ in track(found(), len(clips)):
         pass
     return Checked(tuple(usable), tuple(problems))
+
+
+def usable_split(
+    split: Split,
+    report: Path,
+    *,
+    num_threads: int,
+    max_share: float = MAX_UNUSABLE_SHARE,
+    track: Track = lambda items, _total: items,
+) -> Split:
+    """Return a split without the clips that cannot be used: the check before training.
+
+    Args:
+        split: as read.
+        report: TSV to name the unusable clips in; written only if there are any.
+        num_threads: clips at once.
+        max_share: of unusable clips that is tolerated, in [0, 1].
+        track: shows the progress.
+
+    Raises:
+        DataError: more cannot be used, or the classes cannot be learnt from the rest.
+    """
+    checked = check_clips((*split.train, *split.test), num_threads=num_threads, track=track)
+    if checked.problems:
+        checked.write_report(report)
+    checked.refuse_above(max_share, report)
+    bad = {problem.clip for problem in checked.problems}
+    rest = replace(
+        split,
+        train=tuple(clip for clip in split.train if clip not in bad),
+        test=tuple(clip for clip in split.test if clip not in bad),
+    )
+    check_classes(rest)
+    return rest
 
 
 def check_classes(split: Split, min_clips: int = MIN_TRAINING_CLIPS) -> None:

@@ -38,7 +38,8 @@ class PackedRecord:
         group: of the clip.
         side: train or test.
         offset: bytes from the shard's start to the first frame's tar header.
-        sizes: bytes of each frame's JPEG file, in order.
+        sizes: bytes of each frame's JPEG file, in order; none if the clip could not be read.
+        problem: why it could not.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PackedRecord:
     side: str
     offset: int
     sizes: tuple[int, ...]
+    problem: str = ""
 
     def to_line(self) -> str:
         """Return the record as a line of the index."""
@@ -81,6 +83,8 @@ def read_packed(root: Path) -> Split:
     sides: dict[str, list[Clip]] = {"train": [], "test": []}
     for index in indexes:
         for packed in read_index(index).values():
+            if packed.problem:
+                continue
             path = index.with_suffix(SHARD_SUFFIX) / packed.name
             sides[packed.side].append(Clip(path, packed.labels, packed.group, len(packed.sizes)))
     return Split(tuple(record["labels"]), tuple(sides["train"]), tuple(sides["test"]))
