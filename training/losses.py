@@ -13,17 +13,17 @@ def soft_cross_entropy(logits_NL: Tensor, target_NL: Tensor) -> Tensor:
 
 
 def anytime_cross_entropy(logits_BTL: Tensor, targets_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean over videos and frames of the cross entropy of the prediction after each frame."""
+    """Return the cross entropy [N] of the prediction after each frame of each video, N = B * T."""
     targets_BTL = targets_BL[:, None].expand_as(logits_BTL)
     return functional.cross_entropy(
-        logits_BTL.flatten(0, 1), targets_BTL.flatten(0, 1), label_smoothing=label_smoothing
+        logits_BTL.flatten(0, 1), targets_BTL.flatten(0, 1), reduction="none", label_smoothing=label_smoothing
     )
 
 
-def efficiency(choices_BTK: Tensor, widths: Sequence[float]) -> Tensor:
-    """Return the mean relative cost of the widths chosen, `sum_k a_k * W_k^2`, in [0, 1]."""
-    cost_K = torch.tensor(widths, device=choices_BTK.device) ** 2
-    return (choices_BTK * cost_K).sum(dim=-1).mean()
+def efficiency(choices_NK: Tensor, widths: Sequence[float]) -> Tensor:
+    """Return each frame's relative cost [N] of the width chosen, `sum_k a_k * W_k^2`, in [0, 1]."""
+    cost_K = torch.tensor(widths).square().to(choices_NK, non_blocking=True)
+    return choices_NK @ cost_K
 
 
 def diversity(choices_NK: Tensor, dynamic_KNL: Tensor, static_NL: Tensor) -> Tensor:

@@ -1,26 +1,28 @@
-"""Optimisers and learning-rate schedules, from a recipe's `Optimization`."""
+"""Optimisers, learning rates and precision, from a recipe's `Optimization`."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from sdcom.models.slimmable import Backbone
 from training.recipes import Optimization
 
 NamedParameter = tuple[str, nn.Parameter]
+Part = tuple[Iterable[NamedParameter], float]
+"""Named parameters, and a multiplier of their learning rate."""
+
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
-def build_optimizer(
-    parts: Sequence[tuple[Iterable[NamedParameter], float]], options: Optimization
-) -> Optimizer:
+def build_optimizer(parts: Sequence[Part], options: Optimization) -> Optimizer:
     """Build the optimiser over parts, each with a multiplier of the base learning rate.
 
-    Biases and batch norms' affine parameters are not decayed.
+    Biases and batch norms' affine parameters are not decayed. `set_learning_rates` moves the rates.
 
     Args:
         parts: named parameters, as modules name them, and the multiplier.
@@ -33,8 +35,8 @@ def build_optimizer(
         plain = [parameter for name, parameter in trained if not _is_decayed(name, parameter)]
         rate = options.learning_rate * multiplier
         groups += [
-            {"params": decayed, "lr": rate, "weight_decay": options.weight_decay},
-            {"params": plain, "lr": rate, "weight_decay": 0.0},
+            {"params": decayed, "lr": rate, "full_lr": rate, "weight_decay": options.weight_decay},
+            {"params": plain, "lr": rate, "full_lr": rate, "weight_decay": 0.0},
         ]
     if options.optimizer == "adamw":
         return AdamW(groups, lr=options.learning_rate)
@@ -54,14 +56,22 @@ def body_and_classifier(backbone: Backbone) -> tuple[list[NamedParameter], list[
     return body, [pair for pair in named if pair[0].startswith(prefix)]
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return the context that runs networks in bfloat16 on CUDA, and changes nothing elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+def mixed_precision(device: torch.device, precision: Precision = "bf16") -> torch.autocast:
+    """Return the context that runs networks in a precision on CUDA, and changes nothing elsewhere."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=device.type == "cuda" and precision != "fp32")
 
 
-def build_schedule(optimizer: Optimizer, options: Optimization, steps_per_epoch: int) -> LambdaLR:
-    """Build the schedule; it steps once a batch."""
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, options))
+def build_scaler(device: torch.device, precision: Precision) -> GradScaler:
+    """Build what keeps float16 gradients from vanishing; in other precisions it does nothing."""
+    return GradScaler(device.type, enabled=device.type == "cuda" and precision == "fp16")
+
+
+def set_learning_rates(optimizer: Optimizer, epoch: float, options: Optimization) -> None:
+    """Set every part's rate to what it is at a point of the run, in epochs from its start."""
+    factor = learning_rate_factor(epoch, options)
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["full_lr"]
 
 
 def learning_rate_factor(epoch: float, options: Optimization) -> float:
@@ -74,15 +84,15 @@ def learning_rate_factor(epoch: float, options: Optimization) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def update(optimizer: Optimizer, schedule: LambdaLR, max_gradient_norm: float) -> Tensor:
+def update(optimizer: Optimizer, scaler: GradScaler, max_gradient_norm: float) -> Tensor:
     """Take one step with the gradients at hand, and clear them; return their norm before clipping.
 
-    Gradients that are not finite are dropped: one bad batch must not spoil the weights.
+    Nothing waits for the device, but for the scaler's own check in float16, which then leaves the step out.
     """
+    scaler.unscale_(optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
-    if norm.isfinite():
-        optimizer.step()
-    schedule.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return norm

@@ -3,242 +3,279 @@
 Shapes: B videos, T frames in feeding order, N = B * T frames, D features, K widths, L labels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Generic
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Adam, Optimizer
 
-from sdcom.models.composition import SDCOM
-from sdcom.preprocess import normalize
-from training.batches import Batches, keyed_rng
+from sdcom.models.composition import SDCOM, StaticView
+from training.batches import Batches
+from training.checkpoints import Stateful
+from training.distributed import means_over_ranks
+from training.loop import Backward, BatchT, LoopOptions, fit
 from training.losses import anytime_cross_entropy, diversity, efficiency
-from training.optimize import (
-    body_and_classifier,
-    build_optimizer,
-    build_schedule,
-    mixed_precision,
-    update,
+from training.meta import (
+    FrameLosses,
+    LossesOf,
+    MetaNetwork,
+    Parameters,
+    frame_weights,
+    functional_losses,
+    meta_batch_clips,
+    meta_gradients,
+    meta_subset,
+    plain_share,
+    real_loss,
+    trained_parameters,
+    twice_differentiable_recurrence,
+    update_network,
 )
-from training.recipes import PolicyRecipe
-from training.supernet import Report
+from training.optimize import Part, Precision, body_and_classifier, mixed_precision
+from training.recipes import MetaRecipe, PolicyRecipe
+from training.views import NewViews, PolicyBatch, RememberedViews, Views, every_width
+
+__all__ = ["PolicyStage", "every_width", "frame_losses", "train_policy"]
+
+_META_STAGE = 100
+"""Added to the stage's number in the keys of meta batches, which are drawn apart from the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyLosses:
-    """The terms of the policy's loss, each a scalar."""
-
-    cross_entropy: Tensor
-    efficiency: Tensor
-    diversity: Tensor
-
-    def total(self, recipe: PolicyRecipe) -> Tensor:
-        """Return the weighted sum that is minimised."""
-        weighted = recipe.efficiency_weight * self.efficiency + recipe.diversity_weight * self.diversity
-        return self.cross_entropy + weighted
-
-
-class Observation(NamedTuple):
-    """What the networks say of N frames, but for the gate and the fusion head.
-
-    Attributes:
-        map_NCHW: the static network's feature map.
-        static_ND: its pool.
-        supplements_KND: the dynamic network's features at every width.
-        supplement_logits_KNL: its class logits at every width.
-    """
-
-    map_NCHW: Tensor
-    static_ND: Tensor
-    supplements_KND: Tensor
-    supplement_logits_KNL: Tensor
-
-
-def train_policy(
-    networks: SDCOM,
-    *,
-    batches: Batches,
-    recipe: PolicyRecipe,
-    report: Report,
-) -> None:
+def train_policy(networks: SDCOM, *, batches: Batches, recipe: PolicyRecipe, loop: LoopOptions) -> None:
     """Train the policy in place; the dynamic network stays as it is.
 
     Args:
         networks: on the batches' device.
-        batches: to learn from; the Gumbel noise is torch's own.
+        batches: to learn from.
         recipe: this stage's.
-        report: told every epoch's losses.
+        loop: who is told, and where the state is kept.
     """
-    memory = remember(networks, batches, recipe.num_views) if recipe.num_views else None
-
-    def draw(epoch: int) -> Iterator[tuple[Observation, Tensor]]:
-        if memory is not None:
-            yield from recalled_batches(memory, batches, epoch)
-            return
-        for batch in batches.epoch(epoch):
-            yield observe(networks, batch.frames_BTCHW.flatten(0, 1)), batch.targets_BL
-
-    fit_policy(networks, draw, max(batches.steps_per_epoch, 1), recipe, report)
+    networks.dynamic.requires_grad_(requires_grad=False).eval()
+    precision = recipe.optimization.precision
+    if recipe.num_views:
+        remembered = RememberedViews(networks, recipe.num_views, precision)
+        fit(PolicyStage(networks, remembered, batches, recipe), recipe.optimization, loop)
+    else:
+        fit(PolicyStage(networks, NewViews(networks, precision), batches, recipe), recipe.optimization, loop)
+    networks.eval()
 
 
-def fit_policy(
-    networks: SDCOM,
-    draw_epoch: Callable[[int], Iterator[tuple[Observation, Tensor]]],
-    steps_per_epoch: int,
-    recipe: PolicyRecipe,
-    report: Report,
-) -> None:
-    """Minimise the policy's loss over epochs of observations and their targets [B, L]."""
-    options = recipe.optimization
-    networks.dynamic.requires_grad_(requires_grad=False)
-    static_body, static_classifier = body_and_classifier(networks.static)
-    optimizer = build_optimizer(
-        [
+class PolicyStage(Generic[BatchT]):
+    """The stage as the loop sees it.
+
+    Args:
+        networks: all but the dynamic network learns.
+        views: where its batches come from.
+        batches: to learn from.
+        recipe: this stage's.
+
+    Attributes:
+        batches: those.
+    """
+
+    name = "policy"
+
+    def __init__(self, networks: SDCOM, views: Views[BatchT], batches: Batches, recipe: PolicyRecipe) -> None:
+        self.batches = batches
+        self._networks = networks
+        self._views = views
+        self._recipe = recipe
+        for _, parameter in body_and_classifier(networks.static)[0]:
+            parameter.requires_grad_(recipe.static_multiplier > 0)
+        self._weighting = _Weighting(recipe.meta, batches) if recipe.weighting == "meta" else None
+        self._meta_batches: Iterator[BatchT] = iter(())
+
+    def parts(self) -> Sequence[Part]:
+        """Return the static network, its classifier, the gate and the fusion head."""
+        recipe, networks = self._recipe, self._networks
+        static_body, static_classifier = body_and_classifier(networks.static)
+        return [
             (static_body, recipe.static_multiplier),
             (static_classifier, recipe.classifier_multiplier),
             (networks.gate.named_parameters(), recipe.gate_multiplier),
             (networks.fusion.named_parameters(), recipe.fusion_multiplier),
-        ],
-        options,
-    )
-    schedule = build_schedule(optimizer, options, steps_per_epoch)
-    device = next(networks.parameters()).device
-    for epoch in range(options.epochs):
-        _set_modes(networks, recipe)
-        terms: list[Tensor] = []
-        for observation, targets_BL in draw_epoch(epoch):
-            with mixed_precision(device):
-                losses = policy_losses(networks, observation, targets_BL, recipe)
-                loss = losses.total(recipe)
-            loss.backward()
-            update(optimizer, schedule, options.max_gradient_norm)
-            terms.append(torch.stack((losses.cross_entropy, losses.efficiency, losses.diversity)).detach())
-        means = torch.stack(terms).mean(dim=0).tolist()
-        report("policy", epoch, dict(zip(("cross_entropy", "efficiency", "diversity"), means, strict=True)))
-    networks.eval()
+        ]
+
+    def kept(self) -> Mapping[str, Stateful]:
+        """Return the networks that learn, and the meta network with its optimiser if there is one."""
+        weighting = {} if self._weighting is None else self._weighting.kept()
+        networks = self._networks
+        return {"static": networks.static, "gate": networks.gate, "fusion": networks.fusion, **weighting}
+
+    def begin_epoch(self, _epoch: int) -> None:
+        """Set the networks' modes."""
+        modes: list[tuple[nn.Module, bool]] = [
+            (self._networks.dynamic, False),
+            (self._networks.static, not self._recipe.frozen_statistics),
+            (self._networks.gate, True),
+            (self._networks.fusion, True),
+        ]
+        for module, training in modes:
+            module.train(training)
+
+    def draw(self, epoch: int, start_step: int) -> Iterator[BatchT]:
+        """Yield the epoch's batches from a step on."""
+        chosen_SB = self.batches.chosen(epoch, start_step)
+        if self._weighting is not None:
+            meta_SB = self._weighting.chosen(epoch, start_step)
+            self._meta_batches = self._views.draw(self._weighting.batches, epoch, start_step, meta_SB)
+        return self._views.draw(self.batches, epoch, start_step, chosen_SB)
+
+    def split(self, batch: BatchT, num_parts: int, epoch: int) -> Sequence[PolicyBatch]:
+        """Return equal parts of a batch, with what frozen networks say of each."""
+        return self._views.split(self.batches, epoch, batch, num_parts)
+
+    def before_step(self, micro_batches: Sequence[PolicyBatch], optimizer: Optimizer, epoch: int) -> None:
+        """Let the meta network learn, where there is one, from where its weights would lead."""
+        if self._weighting is None:
+            return
+        meta_batch = next(self._meta_batches)
+        meta_parts = self._views.split(self._weighting.batches, epoch, meta_batch, len(micro_batches))
+        share = self._weighting.share(epoch)
+        if share < 1:  # else its weights have no say yet
+            parameters, rates = trained_parameters(self._networks, optimizer)
+            losses_of = functional_losses(self._networks, self._unscaled_losses)
+            self._weighting.learn(parameters, losses_of, micro_batches, meta_parts, rates=rates, share=share)
+
+    def accumulate(self, micro_batch: PolicyBatch, epoch: int, backward: Backward) -> dict[str, Tensor]:
+        """Add a part's gradients; return its loss terms."""
+        recipe = self._recipe
+        losses = frame_losses(self._networks, micro_batch, recipe, recipe.optimization.precision)
+        terms = {
+            "cross_entropy": losses.cross_entropy_N.mean(),
+            "efficiency": losses.efficiency_N.mean(),
+            "diversity": losses.diversity,
+        }
+        if self._weighting is None:
+            weighted = recipe.efficiency_weight * terms["efficiency"]
+            loss = terms["cross_entropy"] + weighted + losses.diversity
+        else:
+            loss = real_loss(self._weighting.network, losses, self._weighting.share(epoch))
+            terms |= self._weighting.mean_weights(losses, epoch)
+        backward(loss)
+        return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    def _unscaled_losses(self, networks: SDCOM, batch: PolicyBatch) -> FrameLosses:
+        """Return the losses that the meta network learns from: no gradient scaler comes between."""
+        precision = self._recipe.optimization.precision
+        return frame_losses(networks, batch, self._recipe, "fp32" if precision == "fp16" else precision)
 
 
-def policy_losses(
-    networks: SDCOM, observation: Observation, targets_BL: Tensor, recipe: PolicyRecipe
-) -> PolicyLosses:
-    """Return the loss terms of one batch, with widths drawn by straight-through Gumbel-softmax."""
-    shape_BT = (len(targets_BL), len(observation.static_ND) // len(targets_BL))
-    static_ND = observation.static_ND
-    static_NL = networks.static.classify(static_ND).float()
+def frame_losses(
+    networks: SDCOM, batch: PolicyBatch, recipe: PolicyRecipe, precision: Precision
+) -> FrameLosses:
+    """Return the loss terms of every frame, with widths drawn by straight-through Gumbel-softmax."""
+    device = batch.targets_BL.device
+    with mixed_precision(device, precision):
+        static = batch.static
+        view = static if isinstance(static, StaticView) else networks.look(static)
+        shape_BT = (len(batch.targets_BL), len(view.features_ND) // len(batch.targets_BL))
+        static_NL = networks.static.classify(view.features_ND).float()
 
-    embeddings_ND = networks.gate.embed(observation.map_NCHW)
-    gate_logits_BTK, _ = networks.gate.decide(embeddings_ND.unflatten(0, shape_BT))
-    choices_BTK = functional.gumbel_softmax(gate_logits_BTK.float(), tau=recipe.temperature, hard=True)
-    choices_NK = choices_BTK.flatten(0, 1)
-    dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, observation.supplements_KND.float())
+        embeddings_BTD = networks.gate.embed(view.map_NCHW).unflatten(0, shape_BT)
+        gate_logits_BTK, _ = networks.gate.decide(embeddings_BTD)
+        choices_NK = chosen_widths(gate_logits_BTK.flatten(0, 1).float(), batch.noise_NK, recipe.temperature)
+        dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, batch.supplements_KND.float())
+        logits_BTL = networks.fusion(
+            view.features_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT)
+        ).float()
 
-    logits_BTL = networks.fusion(static_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT)).float()
-    targets_NL = targets_BL.repeat_interleave(shape_BT[1], dim=0)
-    smoothing = recipe.label_smoothing
-    fused = anytime_cross_entropy(logits_BTL, targets_BL, smoothing)
-    auxiliary = functional.cross_entropy(static_NL, targets_NL, label_smoothing=smoothing)
-    return PolicyLosses(
-        cross_entropy=fused + auxiliary,
-        efficiency=efficiency(choices_BTK, networks.config.widths),
-        diversity=diversity(choices_NK, observation.supplement_logits_KNL.float(), static_NL),
-    )
-
-
-def observe(networks: SDCOM, frames_NCHW: Tensor) -> Observation:
-    """Run the static network, and the dynamic one at every width, on normalised frames."""
-    with mixed_precision(frames_NCHW.device):
-        view = networks.look(frames_NCHW)
-        return Observation(view.map_NCHW, view.features_ND, *every_width(networks, frames_NCHW))
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What frozen networks said of augmented views of every clip.
-
-    Attributes:
-        observations: of each clip, `num_views * T` frames, view by view in time order, as float16.
-        targets_NVL: of each view of each clip.
-        num_views: of each clip.
-    """
-
-    observations: Sequence[Observation]
-    targets_NVL: Tensor
-    num_views: int
-
-    def recall(self, clip_index: int, view: int, order_T: Tensor) -> Observation:
-        """Return a view of a clip, its frames in the given order, as float32."""
-        rows_T = order_T + len(order_T) * view
-        seen = self.observations[clip_index]
-        return Observation(
-            seen.map_NCHW[rows_T].float(),
-            seen.static_ND[rows_T].float(),
-            seen.supplements_KND[:, rows_T].float(),
-            seen.supplement_logits_KNL[:, rows_T].float(),
+        smoothing = recipe.label_smoothing
+        targets_NL = batch.targets_BL.repeat_interleave(shape_BT[1], dim=0)
+        fused_N = anytime_cross_entropy(logits_BTL, batch.targets_BL, smoothing)
+        auxiliary_N = functional.cross_entropy(
+            static_NL, targets_NL, reduction="none", label_smoothing=smoothing
+        )
+        similarity = diversity(choices_NK, batch.supplement_logits_KNL.float(), static_NL)
+        return FrameLosses(
+            cross_entropy_N=fused_N + auxiliary_N,
+            efficiency_N=efficiency(choices_NK, networks.config.widths),
+            diversity=recipe.diversity_weight * similarity,
         )
 
 
-@torch.no_grad()
-def remember(networks: SDCOM, batches: Batches, num_views: int) -> Memory:
-    """Observe `num_views` augmented views of every clip once, by networks that are frozen from here on."""
-    networks.eval()
-    clip = batches.clip
-    time_order_T = np.arange(clip.num_frames)
-    observations, targets = [], []
-    for clip_index in range(len(batches.source.clips)):
-        views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
-        seen = observe(networks, normalize(torch.cat([view.frames_THWC for view in views]), clip))
-        observations.append(Observation(*(part.half() for part in seen)))
-        targets.append(torch.stack([view.target_L for view in views]))
-    return Memory(observations, torch.stack(targets).to(batches.source.device), num_views)
+def chosen_widths(gate_logits_NK: Tensor, noise_NK: Tensor, temperature: float) -> Tensor:
+    """Return one-hot choices [N, K] of logits and noise together, whose gradient is the softmax's.
 
-
-def recalled_batches(memory: Memory, batches: Batches, epoch: int) -> Iterator[tuple[Observation, Tensor]]:
-    """Yield one epoch of full batches from memory: every clip once, a random view of each."""
-    for step in range(batches.steps_per_epoch):
-        chosen = batches.chosen(epoch, step)[0]
-        views = [_recalled_view(batches, epoch, clip_index, memory.num_views) for clip_index in chosen]
-        order_T = torch.from_numpy(batches.feeding_order(epoch, step))
-        seen = [memory.recall(*pair, order_T) for pair in zip(chosen, views, strict=True)]
-        observation = Observation(
-            torch.cat([clip.map_NCHW for clip in seen]),
-            torch.cat([clip.static_ND for clip in seen]),
-            torch.cat([clip.supplements_KND for clip in seen], dim=1),
-            torch.cat([clip.supplement_logits_KNL for clip in seen], dim=1),
-        )
-        yield observation, memory.targets_NVL[chosen, views]
-
-
-def _recalled_view(batches: Batches, epoch: int, clip_index: int, num_views: int) -> int:
-    rng = keyed_rng(batches.seed, batches.stage, epoch, clip_index)
-    return int(rng.integers(num_views))
-
-
-@torch.no_grad()
-def every_width(networks: SDCOM, frames_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the dynamic network at every width.
-
-    Returns:
-        Zero-padded features [K, N, Dd] and class logits [K, N, L]; both are zeros at width 0, as in
-        inference.
+    Straight-through Gumbel-softmax (arXiv:1611.01144, 2.2).
     """
-    features, logits = [], []
-    for width in networks.config.widths:
-        filled_ND = networks.fill(frames_NCHW, width)
-        features.append(filled_ND)
-        classified_NL = networks.dynamic.classify(filled_ND)
-        logits.append(classified_NL if width > 0 else torch.zeros_like(classified_NL))
-    return torch.stack(features), torch.stack(logits)
+    soft_NK = ((gate_logits_NK + noise_NK) / temperature).softmax(dim=-1)
+    hard_NK = torch.zeros_like(soft_NK).scatter_(-1, soft_NK.argmax(dim=-1, keepdim=True), 1.0)
+    return hard_NK - soft_NK.detach() + soft_NK
 
 
-def _set_modes(networks: SDCOM, recipe: PolicyRecipe) -> None:
-    modes: list[tuple[nn.Module, bool]] = [
-        (networks.dynamic, False),
-        (networks.static, not recipe.frozen_statistics),
-        (networks.gate, True),
-        (networks.fusion, True),
-    ]
-    for module, training in modes:
-        module.train(training)
+class _Weighting:
+    """The meta network, its optimiser, and the batches that it is judged on."""
+
+    def __init__(self, recipe: MetaRecipe, batches: Batches) -> None:
+        self.batches = replace(batches, stage=batches.stage + _META_STAGE)
+        self.network = _new_meta_network(recipe.hidden, batches.seed).to(batches.source.device)
+        self._recipe = recipe
+        self._optimizer = Adam(
+            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    def kept(self) -> dict[str, Stateful]:
+        return {"meta_network": self.network, "meta_optimizer": self._optimizer}
+
+    def share(self, epoch: int) -> float:
+        return plain_share(epoch, self._recipe.plain_decay)
+
+    def chosen(self, epoch: int, start_step: int) -> list[list[int]]:
+        """Return the clips of this process's slice of each of an epoch's meta batches, from a step on."""
+        batches = self.batches
+        subset = meta_subset(
+            batches.num_clips,
+            self._recipe.subset_size,
+            seed=batches.seed,
+            stage_number=batches.stage,
+            epoch=epoch,
+        )
+        share = batches.batch_size // batches.world_size
+        own = slice(batches.rank * share, (batches.rank + 1) * share)
+        steps = range(start_step, batches.steps_per_epoch)
+        return [meta_batch_clips(subset, step, batches.batch_size)[own].tolist() for step in steps]
+
+    def learn(
+        self,
+        parameters: Parameters,
+        losses_of: LossesOf[PolicyBatch],
+        micro_batches: Sequence[PolicyBatch],
+        meta_parts: Sequence[PolicyBatch],
+        *,
+        rates: Mapping[str, float],
+        share: float,
+    ) -> None:
+        """Take one step of the meta network."""
+        with twice_differentiable_recurrence():
+            gradients = meta_gradients(
+                self.network,
+                parameters,
+                losses_of,
+                micro_batches,
+                meta_parts,
+                rates=rates,
+                share=share,
+                mean_over_ranks=means_over_ranks,
+            )
+        update_network(self.network, self._optimizer, gradients)
+
+    @torch.no_grad()
+    def mean_weights(self, losses: FrameLosses, epoch: int) -> dict[str, Tensor]:
+        """Return what the frames' cross entropies and costs weigh on average."""
+        weights_N2 = frame_weights(self.network, losses, self.share(epoch))
+        cross_entropy, cost = weights_N2.mean(dim=0)
+        return {"weight_of_cross_entropy": cross_entropy, "weight_of_efficiency": cost}
+
+
+def _new_meta_network(hidden: int, seed: int) -> MetaNetwork:
+    """Return the same network whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MetaNetwork(hidden)

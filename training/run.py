@@ -1,23 +1,38 @@
 """One training run, from clips to a model directory."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sdcom.checkpoint import Model, ModelInfo, save_model
+from sdcom.checkpoint import Model, ModelInfo, load_model, save_model
+from sdcom.errors import InvalidParameterError
 from sdcom.models.composition import SDCOM
-from training.batches import Batches
+from sdcom.models.slimmable import Backbone
+from training.batches import Batches, SeveralLabels
 from training.calibration import calibrated
+from training.checkpoints import Checkpoints, Identity, digest, digest_of_clips
 from training.data import Clip, DataError, hold_out_groups
-from training.data.sources import ClipStore
+from training.data.clips import mirrored_labels
+from training.data.sources import ClipSource, ClipStore, StreamedClips
+from training.distributed import broadcast_state, is_main, rank, world_size
 from training.evidence import gather_evidence
+from training.loop import LoopOptions
 from training.policy import train_policy
 from training.pretrain import calibration_frames, start_from_imagenet
 from training.recipes import Recipe
-from training.supernet import Report, train_supernet
+from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
+from training.run_directory import (
+    SUPERNET_FILE,
+    claim,
+    load_supernet,
+    recipe_document,
+    save_supernet,
+    sha256_of,
+)
+from training.supernet import train_supernet
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,63 +43,76 @@ class Start:
     dynamic_weights: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What of a run is no part of its recipe.
+
+    Attributes:
+        version: of the model that comes out.
+        device: where to train.
+        start: ImageNet weights; None starts from random ones.
+        from_supernet: a run's directory, whose stage 1 is taken instead of training one.
+        resume: continue the run that the directory holds, if it holds one.
+        several_labels: what clips of several labels are targets of.
+        stream: read the frames that are wanted each time, instead of holding all of every clip in memory.
+        num_threads: that read clips.
+        tensorboard: write its event files too.
+        log_interval: steps between looks at the figures.
+        checkpoint_interval: steps between checkpoints inside an epoch.
+    """
+
+    version: str
+    device: torch.device
+    start: Start | None = None
+    from_supernet: Path | None = None
+    resume: bool = False
+    several_labels: SeveralLabels = "draw"
+    stream: bool = False
+    num_threads: int = 2
+    tensorboard: bool = False
+    log_interval: int = 10
+    checkpoint_interval: int = 500
+
+
 def train(
     recipe: Recipe,
     clips: Sequence[Clip],
     directory: Path,
-    *,
-    version: str,
-    start: Start | None,
-    device: torch.device,
-    report: Report,
-    num_threads: int = 2,
-) -> ModelInfo:
+    options: RunOptions,
+    recorders: Sequence[Recorder] = (),
+) -> ModelInfo | None:
     """Train both stages, calibrate on held-out groups where there are enough, and write the model directory.
 
     Args:
         recipe: decides everything but the data.
         clips: training clips; a share of their groups is held out.
-        directory: of the model that comes out.
-        version: of that model.
-        start: ImageNet weights; None starts from random ones.
-        device: where to train.
-        report: told the losses of every epoch.
-        num_threads: for decoding.
+        directory: of the run, and of the model that comes out.
+        options: what else there is to say.
+        recorders: told of every step and epoch.
+
+    Returns:
+        The model's record; None in every process but the first.
 
     Raises:
-        DataError: there are too few clips for one batch.
+        DataError: there are too few clips for one batch, or one cannot be read.
+        RunDirectoryError: the directory holds another run, or one that was not to be resumed.
+        CheckpointError: the disk is full, or a checkpoint cannot be read.
+        NotFiniteError: training diverged.
     """
-    rng = np.random.default_rng(recipe.seed)
-    torch.manual_seed(recipe.seed)
-    kept, held_out = hold_out_groups(clips, recipe.validation_share, rng)
-    batch_size = max(stage.optimization.batch_size for stage in (recipe.supernet, recipe.policy))
-    if len(kept) < batch_size:
-        raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
-    short_side = recipe.model.clip.short_side
-    store = ClipStore(kept, short_side, num_threads=num_threads, device=device)
-    networks = _new_networks(recipe, start, store, rng)
-    networks.dynamic = train_supernet(
-        networks.dynamic,
-        widths=recipe.model.widths,
-        batches=_batches(recipe, store, recipe.supernet.optimization.batch_size, stage=1),
-        recipe=recipe.supernet,
-        report=report,
-    )
-    train_policy(
-        networks,
-        batches=_batches(recipe, store, recipe.policy.optimization.batch_size, stage=2),
-        recipe=recipe.policy,
-        report=report,
-    )
-    validation = ClipStore(held_out or kept, short_side, num_threads=num_threads, device=device)
+    kept, held_out = _divided(recipe, clips)
+    loop = _claimed(recipe, kept, directory, options, recorders)
+    networks = _trained(recipe, kept, directory, options, loop)
+    if not is_main():
+        return None
+    validation = _source(held_out or kept, recipe, options)
     info = ModelInfo(
         name=recipe.name,
-        version=version,
+        version=options.version,
         config=recipe.model,
         provenance={
             "num_training_clips": len(kept),
             "held_out_groups": sorted({clip.group for clip in held_out}),
-            **_provenance(recipe, start),
+            **_provenance(recipe, options.start),
         },
     )
     info = calibrated(
@@ -95,16 +123,141 @@ def train(
     return save_model(directory, info, networks, half=True)
 
 
-def _batches(recipe: Recipe, store: ClipStore, batch_size: int, *, stage: int) -> Batches:
+def _divided(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    """Return clips to train on and clips held out.
+
+    Raises:
+        DataError: too few are left for a batch.
+        InvalidParameterError: a batch cannot be divided among the processes.
+    """
+    kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
+    for stage in (recipe.supernet, recipe.policy):
+        batch_size = stage.optimization.batch_size
+        if len(kept) < batch_size:
+            raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
+        if batch_size % world_size():
+            raise InvalidParameterError(
+                f"a batch of {batch_size} cannot be divided evenly among {world_size()} processes"
+            )
+    return kept, held_out
+
+
+def _claimed(
+    recipe: Recipe,
+    clips: Sequence[Clip],
+    directory: Path,
+    options: RunOptions,
+    recorders: Sequence[Recorder],
+) -> LoopOptions:
+    """Make the directory this run's; return where its steps are recorded and its state is kept."""
+    files = [] if options.start is None else [options.start.static_weights, options.start.dynamic_weights]
+    document = {
+        "recipe": recipe_document(recipe),
+        "imagenet_weights": {file.name: sha256_of(file) for file in files},
+        "from_supernet": None
+        if options.from_supernet is None
+        else sha256_of(options.from_supernet / SUPERNET_FILE),
+        "several_labels": options.several_labels,
+        "data": {"num_training_clips": len(clips), "sha256": digest_of_clips(clips)},
+    }
+    data = document.pop("data")
+    checkpoints = Checkpoints(directory, Identity(recipe=digest(document), data=digest(data)))
+    told: list[Recorder] = []
+    if is_main():
+        claim(directory, {**document, "data": data}, resume=options.resume)
+        told = [*recorders, StepLines(directory / STEPS_FILE, checkpoints.position())]
+        if options.tensorboard:
+            told.append(TensorBoard(directory / TENSORBOARD_DIR))
+    return LoopOptions(
+        journal=Journal(told),
+        checkpoints=checkpoints,
+        log_interval=options.log_interval,
+        checkpoint_interval=options.checkpoint_interval,
+    )
+
+
+def _trained(
+    recipe: Recipe, clips: Sequence[Clip], directory: Path, options: RunOptions, loop: LoopOptions
+) -> SDCOM:
+    """Return the networks after both stages, leaving out what the directory shows to be done."""
+    source = _source(clips, recipe, options)
+    networks = _new_networks(recipe, options.start, source)
+    batches = _batches(recipe, source, options)
+    taken = options.from_supernet
+    if (directory / SUPERNET_FILE).is_file():
+        taken = directory
+    if taken is not None:
+        load_supernet(taken, networks.dynamic, recipe.model.labels)
+    else:
+        networks.dynamic = train_supernet(
+            networks.dynamic,
+            widths=recipe.model.widths,
+            batches=replace(batches, batch_size=recipe.supernet.optimization.batch_size, stage=1),
+            recipe=recipe.supernet,
+            loop=loop,
+            teacher=_teacher(recipe, networks.dynamic, source.device),
+        )
+    if is_main():
+        save_supernet(directory, networks.dynamic, recipe.model.labels)
+    train_policy(
+        networks,
+        batches=replace(batches, batch_size=recipe.policy.optimization.batch_size, stage=2),
+        recipe=recipe.policy,
+        loop=loop,
+    )
+    return networks
+
+
+def _source(clips: Sequence[Clip], recipe: Recipe, options: RunOptions) -> ClipSource:
+    short_side, num_threads = recipe.model.clip.short_side, options.num_threads
+    if options.stream:
+        return StreamedClips(clips, short_side, num_readers=num_threads, device=options.device)
+    return ClipStore(clips, short_side, num_threads=num_threads, device=options.device)
+
+
+def _batches(recipe: Recipe, source: ClipSource, options: RunOptions) -> Batches:
+    """Return batches without a stage yet."""
     return Batches(
-        source=store,
+        source=source,
         num_labels=recipe.model.num_labels,
         clip=recipe.model.clip,
         augmentation=recipe.augmentation,
-        batch_size=batch_size,
+        batch_size=world_size(),
         seed=recipe.seed,
-        stage=stage,
+        stage=0,
+        rank=rank(),
+        world_size=world_size(),
+        several_labels=options.several_labels,
+        mirrored=mirrored_labels(recipe.model.labels),
     )
+
+
+def _teacher(recipe: Recipe, backbone: Backbone, device: torch.device) -> Backbone | None:
+    """Return the network that a backbone is to learn from in stage 1, if there is one.
+
+    Raises:
+        ModelDirectoryError: it cannot be loaded.
+        InvalidParameterError: its classes or its normalisation are others, or its features are fewer.
+    """
+    if recipe.supernet.teacher is None:
+        return None
+    model = load_model(Path(recipe.supernet.teacher), device)
+    theirs, ours = model.info.config, recipe.model
+    for what, their, our in (
+        ("labels", theirs.labels, ours.labels),
+        ("normalisation", (theirs.clip.mean, theirs.clip.std), (ours.clip.mean, ours.clip.std)),
+    ):
+        if their != our:
+            raise InvalidParameterError(
+                f"the teacher {recipe.supernet.teacher} has other {what} than the recipe: {their} and {our}"
+            )
+    teacher = model.networks.dynamic
+    if teacher.num_features < backbone.num_features:
+        raise InvalidParameterError(
+            f"the teacher's {theirs.dynamic} has {teacher.num_features} features, "
+            f"fewer than the {backbone.num_features} of the {ours.dynamic} that is to learn them"
+        )
+    return teacher
 
 
 def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:
@@ -115,16 +268,21 @@ def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:
     }
 
 
-def _new_networks(recipe: Recipe, start: Start | None, store: ClipStore, rng: np.random.Generator) -> SDCOM:
-    """Return the networks on the store's device, with ImageNet weights if there are any to start from."""
-    networks = SDCOM(recipe.model)
+def _new_networks(recipe: Recipe, start: Start | None, source: ClipSource) -> SDCOM:
+    """Return the networks on the source's device, with ImageNet weights if there are any to start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        networks = SDCOM(recipe.model)
     if start is not None:
         start_from_imagenet(
             networks,
             start.static_weights,
             start.dynamic_weights,
-            calibration_frames(store, networks, rng),
+            calibration_frames(source, networks, np.random.default_rng(recipe.seed)),
             sort_channels=recipe.supernet.sort_channels,
         )
-    layout = torch.channels_last if store.device.type == "cuda" else torch.contiguous_format  # CPU: torch crashes
-    return networks.to(store.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's gap
+    broadcast_state(networks.to(source.device))
+    layout = (
+        torch.channels_last if source.device.type == "cuda" else torch.contiguous_format
+    )  # CPU: torch crashes
+    return networks.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's gap

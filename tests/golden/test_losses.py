@@ -21,8 +21,10 @@ import torch
 
 from sdcom.models.composition import SDCOM
 from tests.training.conftest import LABELS, batches_of, patterned_store
+from training.loop import LoopOptions
 from training.policy import train_policy
 from training.recipes import tiny
+from training.records import EpochReport, Journal
 from training.supernet import train_supernet
 
 GOLDEN = Path(__file__).parent / "losses.json"
@@ -62,6 +64,7 @@ def first_losses() -> Losses:
         for name, value in terms.items():
             reported[stage][name].append(round(value, 7))
 
+    loop = LoopOptions(journal=Journal([EpochReport(report)]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks = SDCOM(recipe.model)
@@ -70,13 +73,12 @@ def first_losses() -> Losses:
             widths=recipe.model.widths,
             batches=replace(batches, stage=1),
             recipe=replace(recipe.supernet, optimization=quick[0]),
-            report=report,
+            loop=loop,
         )
-        torch.manual_seed(0)
         train_policy(
             networks,
             batches=replace(batches, stage=2),
             recipe=replace(recipe.policy, optimization=quick[1]),
-            report=report,
+            loop=loop,
         )
     return {stage: dict(terms) for stage, terms in reported.items()}

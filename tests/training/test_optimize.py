@@ -7,7 +7,15 @@ from torch.optim import SGD, AdamW
 
 from sdcom.models.composition import SDCOM
 from tests.conftest import TINY_CONFIG
-from training.optimize import build_optimizer, build_schedule, learning_rate_factor, update
+from training.optimize import (
+    Precision,
+    build_optimizer,
+    build_scaler,
+    learning_rate_factor,
+    mixed_precision,
+    set_learning_rates,
+    update,
+)
 from training.recipes import Optimization
 
 
@@ -29,15 +37,14 @@ def test_without_a_warm_up_the_first_step_has_the_whole_rate() -> None:
     assert learning_rate_factor(0, Optimization(warmup_epochs=0)) == 1
 
 
-def test_the_schedule_steps_by_batches_and_keeps_each_parts_multiplier() -> None:
+def test_rates_follow_the_schedule_and_keep_each_parts_multiplier() -> None:
     options = Optimization(learning_rate=0.5, epochs=4, warmup_epochs=0, milestones=(2,))
     parts = [(nn.Linear(2, 2).named_parameters(), 1.0), (nn.Linear(2, 2).named_parameters(), 0.1)]
     optimizer = build_optimizer(parts, options)
-    schedule = build_schedule(optimizer, options, steps_per_epoch=3)
     rates = []
-    for _ in range(8):
+    for step in range(8):
+        set_learning_rates(optimizer, step / 3, options)
         rates.append(tuple(group["lr"] for group in optimizer.param_groups))
-        update(optimizer, schedule, 1.0)
     assert rates[:6] == [pytest.approx((0.5, 0.5, 0.05, 0.05))] * 6
     assert rates[6:] == [pytest.approx((0.05, 0.05, 0.005, 0.005))] * 2
 
@@ -74,7 +81,14 @@ def test_an_update_scales_large_gradients_down_and_clears_them() -> None:
     options = Optimization(learning_rate=1.0, weight_decay=0.0, warmup_epochs=0, milestones=(99,))
     optimizer = build_optimizer([([("weight", parameter)], 1.0)], options)
     parameter.grad = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    norm = update(optimizer, build_schedule(optimizer, options, 1), max_gradient_norm=1.0)
+    norm = update(optimizer, build_scaler(torch.device("cpu"), "fp16"), max_gradient_norm=1.0)
     assert float(norm) == pytest.approx(5)
     assert not parameter.grad
     torch.testing.assert_close(parameter.detach(), torch.tensor([[-0.6, 0.0], [0.0, -0.8]]))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_on_a_processor_every_precision_is_float32(precision: Precision) -> None:
+    with mixed_precision(torch.device("cpu"), precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
+    assert not build_scaler(torch.device("cpu"), precision).is_enabled()

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from training.data import DataError, Split, read_split
 from training.recipes import Recipe, tiny
-from training.run import train
+from training.records import EpochReport
+from training.run import RunOptions, train
 
 
 @dataclass
@@ -24,18 +26,17 @@ class _Run:
     split: Split
 
 
-def _train(recipe: Recipe, split: Split, directory: Path) -> _Run:
+def _train(recipe: Recipe, split: Split, directory: Path, **options: Any) -> _Run:
     reports: dict[str, list[dict[str, float]]] = defaultdict(list)
+    plain: dict[str, Any] = {"version": "7", "device": torch.device("cpu"), "num_threads": 1}
     info = train(
         recipe,
         split.train + split.test,
         directory,
-        version="7",
-        start=None,
-        device=torch.device("cpu"),
-        report=lambda stage, _epoch, terms: reports[stage].append(terms),
-        num_threads=1,
+        RunOptions(**(plain | options)),
+        [EpochReport(lambda stage, _epoch, terms: reports[stage].append(terms))],
     )
+    assert info is not None
     return _Run(directory, info, reports, split)
 
 

@@ -15,8 +15,10 @@ from sdcom.models.backbone import Backbone, build_backbone
 from sdcom.models.slimmable import batch_norms, statistics_suffix
 from tests.training.conftest import LABELS, batches_of, patterned_store
 from training.batches import Batch
+from training.loop import LoopOptions
 from training.recipes import Optimization, SupernetRecipe
-from training.supernet import _Networks, _sandwich, recalibrate_statistics, train_supernet
+from training.records import EpochReport, Journal
+from training.supernet import SupernetStage, recalibrate_statistics, train_supernet
 
 WIDTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CLIP = ClipConfig(num_frames=2, short_side=32, crop=32)
@@ -49,9 +51,31 @@ def _train(backbone: Backbone, recipe: SupernetRecipe) -> tuple[Backbone, list[f
         widths=WIDTHS,
         batches=batches_of(patterned_store(8), CLIP, batch_size=recipe.optimization.batch_size),
         recipe=recipe,
-        report=lambda _stage, _epoch, terms: losses.append(terms["loss"]),
+        loop=LoopOptions(
+            journal=Journal([EpochReport(lambda _stage, _epoch, terms: losses.append(terms["loss"]))])
+        ),
     )
     return trained, losses
+
+
+def _stage(backbone: Backbone, recipe: SupernetRecipe, teacher: Backbone | None = None) -> SupernetStage:
+    return SupernetStage(
+        backbone, widths=WIDTHS, batches=batches_of(patterned_store(4), CLIP), recipe=recipe, teacher=teacher
+    )
+
+
+def _learn(stage: SupernetStage, batch: Batch) -> dict[str, Tensor]:
+    return stage.accumulate(batch, 0, lambda loss: loss.backward())
+
+
+def _gradients(network: Backbone) -> dict[str, Tensor]:
+    return {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
+
+
+def _only(stage: SupernetStage, *widths: float) -> SupernetStage:
+    """Return the stage, run at these widths alone, wide to narrow."""
+    stage._widths = list(widths)
+    return stage
 
 
 def _video_logits(network: Backbone, batch: Batch, width: float) -> Tensor:
@@ -64,7 +88,7 @@ def test_a_step_adds_up_each_widths_own_loss(backbone: Backbone, batch: Batch) -
     recipe = SupernetRecipe(num_frames=2)
     teacher = copy.deepcopy(backbone).eval()
     plain = copy.deepcopy(backbone).train()
-    total = _sandwich(_Networks(backbone, teacher, None), batch, WIDTHS, recipe)
+    total = _learn(_stage(backbone, recipe), batch)["loss"]
 
     with torch.no_grad():
         taught = {width: _video_logits(teacher, batch, width).softmax(dim=-1) for width in WIDTHS[2:]}
@@ -83,52 +107,100 @@ def test_a_step_adds_up_each_widths_own_loss(backbone: Backbone, batch: Batch) -
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_the_teacher_gets_no_gradient_and_keeps_its_state(backbone: Backbone, batch: Batch) -> None:
-    teacher = copy.deepcopy(backbone).eval()
+def test_what_teaches_gets_no_gradient_and_keeps_its_state(backbone: Backbone, batch: Batch) -> None:
+    teacher = copy.deepcopy(backbone)
     before = copy.deepcopy(teacher.state_dict())
-    _sandwich(_Networks(backbone, teacher, None), batch, WIDTHS, SupernetRecipe(num_frames=2))
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    stage = _stage(backbone, SupernetRecipe(num_frames=2, anchor_weight=1.0), teacher)
+    _learn(stage, batch)
+    for network in (teacher, stage.average.module):
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_the_pseudo_network_of_width_zero_runs_only_where_asked(backbone: Backbone, batch: Batch) -> None:
     for pseudo_width, moved in ((False, False), (True, True)):
         mean, _ = next(iter(batch_norms(backbone))).statistics(0.0)
         before = mean.clone()
-        recipe = SupernetRecipe(num_frames=2, pseudo_width=pseudo_width)
-        _sandwich(_Networks(backbone, copy.deepcopy(backbone).eval(), None), batch, WIDTHS, recipe)
+        _learn(_stage(backbone, SupernetRecipe(num_frames=2, pseudo_width=pseudo_width)), batch)
         assert (not torch.equal(mean, before)) is moved
 
 
 def test_at_the_start_the_anchor_costs_nothing_at_full_width_and_something_below(
     backbone: Backbone, batch: Batch
 ) -> None:
-    teacher, anchor = copy.deepcopy(backbone).eval(), copy.deepcopy(backbone).eval()
     recipe = SupernetRecipe(num_frames=2, anchor_weight=1.0, frozen_statistics=True, pseudo_width=False)
-    for widths, is_free in (((0.0, 1.0), True), ((0.0, 0.5, 1.0), False)):
-        with_anchor, without = (
-            float(_sandwich(_Networks(copy.deepcopy(backbone), teacher, other), batch, widths, recipe))
-            for other in (anchor, None)
-        )
-        assert (with_anchor == without) is is_free
+    for widths, is_free in (((1.0,), True), ((1.0, 0.5), False)):
+        stage = _only(_stage(copy.deepcopy(backbone), recipe), *widths)
+        assert (float(_learn(stage, batch)["features"]) == 0) is is_free
 
 
 def test_the_anchor_pulls_features_back(backbone: Backbone, batch: Batch) -> None:
-    anchor = copy.deepcopy(backbone).eval()
+    first = copy.deepcopy(backbone).eval()
+    recipe = SupernetRecipe(num_frames=2, anchor_weight=2.0, frozen_statistics=True, pseudo_width=False)
+    stage = _only(_stage(backbone, recipe), 1.0)
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
-    teacher, student = copy.deepcopy(backbone).eval(), copy.deepcopy(backbone)
-    recipe = SupernetRecipe(num_frames=2, anchor_weight=2.0, frozen_statistics=True, pseudo_width=False)
     frames_NCHW = batch.frames_BTCHW.flatten(0, 1)
     with torch.no_grad():
         ours_ND, first_ND = (
-            network.pool(network.feature_map(frames_NCHW, 1.0)) for network in (teacher, anchor)
+            network.pool(network.feature_map(frames_NCHW, 1.0)) for network in (backbone.eval(), first)
         )
     expected = 2 * (ours_ND - first_ND).square().mean() / first_ND.square().mean()
-    with_anchor = _sandwich(_Networks(student, teacher, anchor), batch, (0.0, 1.0), recipe)
-    without = _sandwich(_Networks(copy.deepcopy(backbone), teacher, None), batch, (0.0, 1.0), recipe)
-    torch.testing.assert_close(with_anchor - without, expected, rtol=1e-4, atol=1e-5)
+    terms = _learn(stage, batch)
+    torch.testing.assert_close(terms["features"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["loss"], terms["classes"] + terms["features"])
+
+
+def test_without_weight_labels_reach_the_classifier_alone(backbone: Backbone, batch: Batch) -> None:
+    recipe = SupernetRecipe(num_frames=2, label_weight=0.0, anchor_weight=1.0)
+    other = batch._replace(targets_BL=batch.targets_BL.roll(1, dims=1))
+    gradients = []
+    for labelled in (batch, other):
+        network = copy.deepcopy(backbone)
+        _learn(_stage(network, recipe), labelled)
+        gradients.append(_gradients(network))
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]) is not name.startswith("fc."), name
+
+
+def test_half_the_weight_of_labels_is_half_their_gradient(backbone: Backbone, batch: Batch) -> None:
+    gradients = {}
+    for weight in (0.5, 1.0):
+        network = copy.deepcopy(backbone)
+        _learn(_stage(network, SupernetRecipe(num_frames=2, label_weight=weight)), batch)
+        gradients[weight] = _gradients(network)
+    for name, factor in (("conv1.weight", 0.5), ("fc.weight", 1.0)):
+        expected = factor * gradients[1.0][name]
+        torch.testing.assert_close(gradients[0.5][name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_given_teacher_adds_its_classes_at_every_width_but_the_pseudo_one(
+    backbone: Backbone, batch: Batch
+) -> None:
+    teacher = copy.deepcopy(backbone).eval()
+    with torch.no_grad():
+        teacher.get_parameter("fc.weight").mul_(3)
+        told_BL = _video_logits(teacher, batch, 1.0).softmax(dim=-1)
+        plain = copy.deepcopy(backbone).train()
+        expected = sum(
+            functional.cross_entropy(_video_logits(plain, batch, width), told_BL) for width in WIDTHS[1:]
+        )
+    terms = _learn(_stage(backbone, SupernetRecipe(num_frames=2, teacher_weight=0.3), teacher), batch)
+    torch.testing.assert_close(terms["teacher"], 0.3 * expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["loss"], terms["classes"] + terms["teacher"])
+
+
+def test_features_that_nothing_trains_are_refused() -> None:
+    with pytest.raises(ValueError, match="label_weight 0 leaves the features without a loss"):
+        SupernetRecipe(label_weight=0.0)
+
+
+def test_parts_of_a_batch_hold_each_of_its_clips_once(backbone: Backbone, batch: Batch) -> None:
+    parts = _stage(backbone, SupernetRecipe(num_frames=2)).split(batch, 2, 0)
+    assert len(parts) == 2
+    for field, of_parts in zip(batch, zip(*parts, strict=True), strict=True):
+        assert torch.equal(field, torch.cat(of_parts))
 
 
 def test_frozen_statistics_stay_as_they_were_at_full_width_alone(backbone: Backbone) -> None:

@@ -11,10 +11,13 @@ import typer
 from sdcom.errors import InvalidParameterError
 from training.cli.console import progress
 from training.data import Clip, read_split
+from training.distributed import is_main, process_group
 from training.recipes import Recipe, jhmdb_mini, tiny
+from training.records import ProgressBar
 from training.rendered import generate
-from training.run import Start
+from training.run import RunOptions, Start
 from training.run import train as run
+from training.run_directory import recipe_document
 
 RENDERED_SEED = 7
 
@@ -35,7 +38,7 @@ RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
 def train(
     recipe: Annotated[RecipeName, typer.Argument(help="What to train.")],
     *,
-    output: Annotated[Path, typer.Option(help="Model directory to write.")],
+    output: Annotated[Path, typer.Option(help="Directory of the run, and of the model that comes out.")],
     data: Annotated[
         Path | None, typer.Option(help="Dataset folder with splits.tsv; none trains on rendered clips alone.")
     ] = None,
@@ -49,19 +52,43 @@ def train(
     version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that OUTPUT holds.")] = False,
+    from_supernet: Annotated[
+        Path | None, typer.Option(help="Directory of a run whose first stage to take, and train the second.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read frames when they are wanted; clips do not fit in memory.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that read clips.")] = 2,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write OUTPUT/tensorboard besides OUTPUT/steps.jsonl.")
+    ] = False,
 ) -> None:
     """Train both stages, calibrate, and write a model directory."""
     labels, clips = _training_clips(data, split, rendered, output.with_name(output.name + "-rendered"))
-    info = run(
-        RECIPES[recipe](labels, seed=seed),
-        clips,
-        output,
-        version=version,
-        start=None if weights is None else Start(static_weights=weights, dynamic_weights=weights),
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        report=_print_losses,
-    )
-    progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with process_group(chosen) as own_device, ProgressBar(progress, shown=is_main()) as bar:
+        built = RECIPES[recipe](labels, seed=seed)
+        if is_main():
+            progress.print_json(data=recipe_document(built))
+        info = run(
+            built,
+            clips,
+            output,
+            RunOptions(
+                version=version,
+                device=own_device,
+                start=None if weights is None else Start(static_weights=weights, dynamic_weights=weights),
+                from_supernet=from_supernet,
+                resume=resume,
+                stream=stream,
+                num_threads=threads,
+                tensorboard=tensorboard,
+            ),
+            [bar],
+        )
+    if info is not None:
+        progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
 
 
 def _training_clips(
@@ -76,8 +103,3 @@ def _training_clips(
     generate(rendered_dir, clips_per_action=rendered, seed=RENDERED_SEED)
     drawn = read_split(rendered_dir, "split", real.labels if real is not None else None)
     return drawn.labels, (*(real.train if real is not None else ()), *drawn.train)
-
-
-def _print_losses(stage: str, epoch: int, losses: dict[str, float]) -> None:
-    terms = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-    progress.print(f"{stage}, epoch {epoch + 1}: {terms}")

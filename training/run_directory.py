@@ -1,0 +1,109 @@
+"""What a run keeps in its directory besides checkpoints: its recipe, and the weights of stage 1."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from sdcom.checkpoint import INFO_FILE
+from sdcom.errors import SdcomError
+from sdcom.models.slimmable import Backbone
+from training.checkpoints import CHECKPOINT_FILE, write_atomically
+from training.recipes import Recipe
+from training.records import STEPS_FILE
+
+RECIPE_FILE = "recipe.json"
+SUPERNET_FILE = "supernet.safetensors"
+
+Document = Mapping[str, Any]
+
+
+class RunDirectoryError(SdcomError):
+    """A directory cannot be used for this run."""
+
+
+def recipe_document(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as JSON holds it."""
+    document = asdict(recipe) | {"model": recipe.model.model_dump(mode="json")}
+    plain: dict[str, Any] = json.loads(json.dumps(document))
+    return plain
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def claim(directory: Path, document: Document, *, resume: bool) -> None:
+    """Make a directory this run's, and write what decides the run into it.
+
+    Args:
+        directory: made if absent.
+        document: everything that decides the run.
+        resume: it may hold the same run already.
+
+    Raises:
+        RunDirectoryError: it holds a run or a model that is not to be resumed, or a run of another recipe.
+        CheckpointError: it cannot be written to.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / RECIPE_FILE
+    names = (RECIPE_FILE, CHECKPOINT_FILE, STEPS_FILE, INFO_FILE)
+    taken = [name for name in names if (directory / name).exists()]
+    if taken and not resume:
+        raise RunDirectoryError(
+            f"{directory} already holds a run or a model ({', '.join(taken)}): continue it with --resume, "
+            f"or give another --output"
+        )
+    if path.exists():
+        difference = next(_differences(json.loads(path.read_text()), document), None)
+        if difference is not None:
+            raise RunDirectoryError(
+                f"{path} is of another run: {difference}. Resume with what the run began with, "
+                f"or give another --output"
+            )
+    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
+    """Yield what differs between two documents, in words."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
+    elif theirs != ours:
+        yield f"{name} is {theirs!r} there and {ours!r} here"
+
+
+def save_supernet(directory: Path, backbone: Backbone, labels: Sequence[str]) -> None:
+    """Keep the trained dynamic network, whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    write_atomically(directory / SUPERNET_FILE, memoryview(save(tensors, {"labels": json.dumps(labels)})))
+
+
+def load_supernet(directory: Path, backbone: Backbone, labels: Sequence[str]) -> None:
+    """Give a dynamic network the weights that a run's stage 1 ended with.
+
+    Raises:
+        RunDirectoryError: the directory has none, or they are of another network or other classes.
+    """
+    path = directory / SUPERNET_FILE
+    if not path.is_file():
+        raise RunDirectoryError(f"{path} is missing: {directory} is no run that has finished its first stage")
+    try:
+        with safe_open(path, "pt") as file:
+            theirs = json.loads((file.metadata() or {}).get("labels", "null"))
+        if theirs != list(labels):
+            raise RunDirectoryError(f"{path} is of other classes: {theirs} instead of {list(labels)}")
+        backbone.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, ValueError) as exc:
+        raise RunDirectoryError(f"{path} does not fit the recipe's dynamic network: {exc}") from exc

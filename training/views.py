@@ -1,0 +1,199 @@
+"""What stage 2 sees of its clips: new views every epoch, or a few that frozen networks remember.
+
+Shapes: B videos, T frames in feeding order, N = B * T frames, M remembered frames, D features, K widths,
+L labels.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdcom.models.composition import SDCOM, StaticView
+from sdcom.preprocess import normalize
+from training.batches import Batch, Batches, keyed_rng
+from training.loop import BatchT
+from training.optimize import Precision, mixed_precision
+
+_OF_NOISE = 1
+"""Added to a clip's key, so that the noise is not that of its crop."""
+
+
+class PolicyBatch(NamedTuple):
+    """What the policy learns from.
+
+    Attributes:
+        static: what the frozen static network saw in N frames, or the frames, normalised, for it to look at.
+        supplements_KND: the dynamic network's features at every width.
+        supplement_logits_KNL: its class logits at every width.
+        noise_NK: Gumbel's, that draws the widths.
+        targets_BL: classes.
+    """
+
+    static: StaticView | Tensor
+    supplements_KND: Tensor
+    supplement_logits_KNL: Tensor
+    noise_NK: Tensor
+    targets_BL: Tensor
+
+
+class Views(Protocol[BatchT]):
+    """Where stage 2's batches come from."""
+
+    def draw(
+        self, batches: Batches, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]
+    ) -> Iterator[BatchT]:
+        """Yield a batch of given clips for each step from `start_step` on."""
+
+    def split(self, batches: Batches, epoch: int, batch: BatchT, num_parts: int) -> list[PolicyBatch]:
+        """Return equal parts of a batch, with what frozen networks say of each."""
+
+
+class NewViews:
+    """Other frames, crops and colours of each clip in every epoch; the static network may learn."""
+
+    def __init__(self, networks: SDCOM, precision: Precision) -> None:
+        self._networks = networks
+        self._precision = precision
+
+    def draw(
+        self, batches: Batches, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]
+    ) -> Iterator[Batch]:
+        """Yield a batch of given clips for each step from `start_step` on."""
+        return batches.drawn(epoch, start_step, chosen_SB)
+
+    def split(self, batches: Batches, epoch: int, batch: Batch, num_parts: int) -> list[PolicyBatch]:
+        """Return equal parts of a batch, with what the dynamic network says of each at every width."""
+        noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
+        parts = []
+        for frames_BTCHW, targets_BL, noise_nK in zip(
+            batch.frames_BTCHW.chunk(num_parts),
+            batch.targets_BL.chunk(num_parts),
+            noise_NK.chunk(num_parts),
+            strict=True,
+        ):
+            frames_NCHW = frames_BTCHW.flatten(0, 1)
+            with mixed_precision(frames_NCHW.device, self._precision):
+                supplements = every_width(self._networks, frames_NCHW)
+            parts.append(PolicyBatch(frames_NCHW, *supplements, noise_nK, targets_BL))
+        return parts
+
+
+class Recalled(NamedTuple):
+    """Rows [B, T] of the memory, and the clips that they are of, on the CPU."""
+
+    rows_BT: Tensor
+    clip_indices_B: Tensor
+
+
+class RememberedViews:
+    """A few views of each clip, seen once by networks that are frozen from then on.
+
+    Args:
+        networks: static and dynamic network stay as they are.
+        num_views: of each clip, drawn as in the first so many epochs.
+        precision: of the networks, on CUDA.
+    """
+
+    def __init__(self, networks: SDCOM, num_views: int, precision: Precision) -> None:
+        self._networks = networks
+        self._num_views = num_views
+        self._precision = precision
+        self._memory: _Memory | None = None
+
+    def draw(
+        self, batches: Batches, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]
+    ) -> Iterator[Recalled]:
+        """Yield a batch of given clips for each step, a random view of each; see them all first, once."""
+        if self._memory is None:
+            self._memory = _remember(self._networks, batches, self._num_views, self._precision)
+        for step, chosen_B in enumerate(chosen_SB, start_step):
+            views_B = [self._view(batches, epoch, clip_index) for clip_index in chosen_B]
+            starts_B = (np.array(chosen_B) * self._num_views + views_B) * batches.clip.num_frames
+            rows_BT = starts_B[:, None] + batches.feeding_order(epoch, step)
+            yield Recalled(torch.from_numpy(rows_BT), torch.tensor(chosen_B, dtype=torch.int64))
+
+    def split(self, batches: Batches, epoch: int, batch: Recalled, num_parts: int) -> list[PolicyBatch]:
+        """Return equal parts of a batch, as they are remembered."""
+        assert self._memory is not None, "drawn batches are remembered"
+        noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
+        rows_BT = batch.rows_BT.to(noise_NK.device, non_blocking=True)
+        parts = zip(rows_BT.chunk(num_parts), noise_NK.chunk(num_parts), strict=True)
+        return [self._memory.recall(rows_bT, noise_nK) for rows_bT, noise_nK in parts]
+
+    def _view(self, batches: Batches, epoch: int, clip_index: int) -> int:
+        rng = keyed_rng(batches.seed, batches.stage, epoch, clip_index)
+        return int(rng.integers(self._num_views))
+
+
+class _Memory(NamedTuple):
+    """What networks said of views of clips: M = clips * views * T frames in time order, as float16."""
+
+    map_MCHW: Tensor
+    static_MD: Tensor
+    supplements_KMD: Tensor
+    supplement_logits_KML: Tensor
+    targets_ML: Tensor
+
+    def recall(self, rows_BT: Tensor, noise_NK: Tensor) -> PolicyBatch:
+        """Return some videos' frames, as float32."""
+        rows_N = rows_BT.flatten()
+        return PolicyBatch(
+            StaticView(self.map_MCHW[rows_N].float(), self.static_MD[rows_N].float()),
+            self.supplements_KMD[:, rows_N].float(),
+            self.supplement_logits_KML[:, rows_N].float(),
+            noise_NK,
+            self.targets_ML[rows_BT[:, 0]],
+        )
+
+
+@torch.no_grad()
+def _remember(networks: SDCOM, batches: Batches, num_views: int, precision: Precision) -> _Memory:
+    """Run both networks, in evaluation mode, on `num_views` augmented views of every clip."""
+    training = networks.static.training
+    networks.static.eval()
+    time_order_T = np.arange(batches.clip.num_frames)
+    seen = []
+    for clip_index in range(len(batches.source.clips)):
+        views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
+        frames_NCHW = normalize(torch.cat([view.frames_THWC for view in views]), batches.clip)
+        with mixed_precision(frames_NCHW.device, precision):
+            parts = (*networks.look(frames_NCHW), *every_width(networks, frames_NCHW))
+        targets = torch.stack([view.target_L for view in views]).to(frames_NCHW.device)
+        targets_NL = targets.repeat_interleave(len(time_order_T), dim=0)
+        seen.append((*(part.half() for part in parts), targets_NL))
+    networks.static.train(training)
+    frame_axes = (0, 0, 1, 1, 0)
+    return _Memory(
+        *(torch.cat(part, axis) for part, axis in zip(zip(*seen, strict=True), frame_axes, strict=True))
+    )
+
+
+def gumbel_noise(batches: Batches, epoch: int, clip_indices_B: Tensor, num_widths: int) -> Tensor:
+    """Return each frame's noise [N, K] for the choice of its width, the same whatever the batch it is in."""
+    shape = (batches.clip.num_frames, num_widths)
+    drawn = [
+        np.random.default_rng([batches.seed, batches.stage, epoch, clip_index, _OF_NOISE]).gumbel(size=shape)
+        for clip_index in clip_indices_B.tolist()
+    ]
+    noise_NK = torch.from_numpy(np.concatenate(drawn).astype(np.float32))
+    return noise_NK.to(batches.source.device, non_blocking=True)
+
+
+@torch.no_grad()
+def every_width(networks: SDCOM, frames_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the dynamic network at every width.
+
+    Returns:
+        Zero-padded features [K, N, Dd] and class logits [K, N, L]; both are zeros at width 0, as in
+        inference.
+    """
+    features, logits = [], []
+    for width in networks.config.widths:
+        filled_ND = networks.fill(frames_NCHW, width)
+        features.append(filled_ND)
+        classified_NL = networks.dynamic.classify(filled_ND)
+        logits.append(classified_NL if width > 0 else torch.zeros_like(classified_NL))
+    return torch.stack(features), torch.stack(logits)
