@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from sdcom.config import ClipConfig
 from sdcom.preprocess import normalize
-from sdcom.sampling import Int64Array, coarse_to_fine_order, random_in_segments, segment_centers
+from sdcom.sampling import Int64Array, feeding_order, random_in_segments, segment_centers
 from training.data.prefetch import map_ahead
 from training.data.sources import ClipSource
 
@@ -161,10 +161,10 @@ class Batches:
             yield self._collate(chosen_B, [self._view(draw, order_T) for draw in of_batch])
 
     def feeding_order(self, epoch: int, step: int) -> Int64Array:
-        """Return a batch's order [T]: coarse to fine or, in the augmentation's share of batches, of time."""
+        """Return a batch's order [T]: the clip's or, in the augmentation's share of batches, of time."""
         rng = keyed_rng(self.seed, self.stage, epoch, _OF_BATCHES + step)
         in_time = rng.random() < self.augmentation.time_order_share
-        return np.arange(self.clip.num_frames) if in_time else coarse_to_fine_order(self.clip.num_frames)
+        return feeding_order(self.clip.num_frames, "time" if in_time else self.clip.order)
 
     def view(self, epoch: int, clip_index: int, order_T: Int64Array) -> View:
         """Return a clip as an epoch shows it, on the source's device: the very view that `epoch` yields.
@@ -228,7 +228,7 @@ def evaluation_clip(
         source: of the frames.
         clip_index: which clip.
         clip: gives T and the crop.
-        order_T: feeding order; None is coarse to fine.
+        order_T: feeding order; None is the clip's.
 
     Returns:
         Centre-cropped uint8 RGB frames [T, crop, crop, 3], in feeding order, on the source's device.
@@ -237,7 +237,7 @@ def evaluation_clip(
         DataError: the clip cannot be read.
     """
     if order_T is None:
-        order_T = coarse_to_fine_order(clip.num_frames)
+        order_T = feeding_order(clip.num_frames, clip.order)
     indices_T = segment_centers(source.num_frames(clip_index), clip.num_frames)
     frames_THWC = source.read(clip_index, indices_T)
     height, width = frames_THWC.shape[1:3]

@@ -24,6 +24,9 @@ class Optimization:
         accumulation: equal parts that a process's share of a batch is worked on in, one after the other, to
             save memory; batch norms see one part at a time.
         precision: of the networks on CUDA; fp16 comes with loss scaling. Elsewhere all is float32.
+
+    Raises:
+        ValueError: a count is below 1, the epochs below 0, or the learning rate not above 0.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -36,6 +39,14 @@ class Optimization:
     max_gradient_norm: float = 20.0
     accumulation: int = 1
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+
+    def __post_init__(self) -> None:
+        counts = {"batch_size": self.batch_size, "accumulation": self.accumulation}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.learning_rate <= 0 or self.epochs < 0:
+            raise ValueError(f"{self.learning_rate=} must be positive and {self.epochs=} not negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ class PolicyRecipe:
         label_smoothing: of the cross entropies.
         num_views: how many views of each clip both networks see once, before the first epoch, so that only
             the heads run from then on; the first view is the one that serving sees. Needs a frozen static
-            network. 0 draws new views every epoch.
+            network, and none with temporal shift. 0 draws new views every epoch.
 
     Raises:
         ValueError: views are to be remembered of a static network that learns.
@@ -162,6 +173,10 @@ class Recipe:
         policy: stage 2.
         validation_share: of the training groups, held out to calibrate on.
         seed: of everything random.
+
+    Raises:
+        ValueError: views are to be remembered of a model with temporal shift, where what a frame says
+            depends on the widths drawn for the others.
     """
 
     name: str
@@ -171,6 +186,10 @@ class Recipe:
     policy: PolicyRecipe
     validation_share: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model.temporal_shift and self.policy.num_views:
+            raise ValueError("views of a model with temporal shift cannot be remembered: num_views=0")
 
 
 def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
@@ -246,3 +265,31 @@ def tiny(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         policy=PolicyRecipe(optimization=replace(quick, optimizer="adamw", learning_rate=0.002, epochs=6)),
         seed=seed,
     )
+
+
+def own_videos(labels: Sequence[str], *, seed: int = 0) -> Recipe:
+    """For anyone's own videos, a few dozen a class: what `jhmdb_mini` found good, in smaller batches."""
+    gentle = jhmdb_mini(labels, seed=seed)
+    return replace(
+        gentle,
+        name="sdcom-own-videos",
+        supernet=replace(gentle.supernet, optimization=replace(gentle.supernet.optimization, batch_size=16)),
+        policy=replace(gentle.policy, optimization=replace(gentle.policy.optimization, batch_size=16)),
+    )
+
+
+def for_weights(recipe: Recipe, *, of_tensorflow: bool) -> Recipe:
+    """Return the recipe with pixels normalised and padded as the weights that it starts from expect.
+
+    Args:
+        recipe: whose model may say otherwise.
+        of_tensorflow: RGB in [-1, 1] and stride-2 layers padded as TensorFlow does; else as torchvision.
+    """
+    clip = recipe.model.clip
+    conventions: dict[str, object] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    if not of_tensorflow:
+        conventions = {name: ClipConfig.model_fields[name].default for name in ("mean", "std")}
+    model = recipe.model.model_copy(
+        update={"clip": clip.model_copy(update=conventions), "same_padding": of_tensorflow}
+    )
+    return replace(recipe, model=model)
