@@ -201,6 +201,14 @@ def calibrate(context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
+def results(context: typer.Context) -> None:
+    """Sum several evaluations up in one page, with plots."""
+    from training.cli import app as training
+
+    training(["results", *context.args])
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
 def data(context: typer.Context) -> None:
     """Check datasets, and pack them for quick reading."""
     from training.cli import app as training

@@ -94,9 +94,15 @@ def lead_at_equal_flops(
     return over_runs(leads)
 
 
-def of_single_rows(records: Sequence[Record], method: Method, value: Metric) -> Estimate | None:
-    """Return a value of a method that has one row, over runs."""
-    return over_runs(value(record.of(method)[0]) if record.of(method) else None for record in records)
+def lead_over_row(
+    records: Sequence[Record], method: Method, over: Method, metric: Metric, share: float
+) -> Estimate | None:
+    """Return by how much a method at a share leads over another's only row, whatever that costs."""
+    leads: list[float | None] = []
+    for record in records:
+        ours, theirs = at_share(record, method, metric, share), record.of(over)
+        leads.append(None if ours is None or not theirs else ours - metric(theirs[0]))
+    return over_runs(leads)
 
 
 def grouped(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -107,8 +113,14 @@ def grouped(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     return groups
 
 
-def pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Return the runs of two kinds that share split and seed."""
+def paired_lead(
+    ours: Sequence[Record], theirs: Sequence[Record], method: Method, metric: Metric, share: float
+) -> Estimate | None:
+    """Return by how much runs of one kind lead over those of another that share split and seed."""
     by_run = {(record.split, record.seed): record for record in theirs}
-    matched = ((record, by_run.get((record.split, record.seed))) for record in ours)
-    return [(record, other) for record, other in matched if other is not None]
+    leads: list[float | None] = []
+    for record in ours:
+        if (other := by_run.get((record.split, record.seed))) is not None:
+            mine, other_s = (at_share(each, method, metric, share) for each in (record, other))
+            leads.append(None if mine is None or other_s is None else mine - other_s)
+    return over_runs(leads)

@@ -15,7 +15,7 @@ from sdcom.engine.reference import compose
 from sdcom.preprocess import normalize
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
-from sdcom.sampling import coarse_to_fine_order
+from sdcom.sampling import feeding_order
 from training.data import Clip
 from training.evaluation.record import Method, Timing, WholeTiming
 
@@ -59,7 +59,8 @@ _Run = Callable[[npt.NDArray[np.uint8]], object]
 
 
 def _composition(recognizer: Recognizer, budget: Budget | None) -> _Run:
-    order_T = coarse_to_fine_order(recognizer.model.info.config.clip.num_frames)
+    clip = recognizer.model.info.config.clip
+    order_T = feeding_order(clip.num_frames, clip.order)
     planner = recognizer.planner(budget)
     return lambda frames_THWC: compose(recognizer.model, frames_THWC[order_T], planner)
 
