@@ -49,17 +49,21 @@ def field_names(recipe: object) -> list[str]:
 
 
 def _fields(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the type of every field that is no group of fields."""
+    """Yield the dotted name and the type of every field that is no group of fields, or one that may go."""
     for name, annotation in _own_fields(config).items():
         value = getattr(config, name)
         if _is_group(value):
             yield from _fields(value, f"{prefix}{name}.")
-        elif prefix + name not in FROM_THE_DATA:
+        if (not _is_group(value) or _is_optional(annotation)) and prefix + name not in FROM_THE_DATA:
             yield prefix + name, annotation
 
 
 def _is_group(value: object) -> bool:
     return dataclasses.is_dataclass(value) or isinstance(value, BaseModel)
+
+
+def _is_optional(annotation: Any) -> bool:
+    return get_origin(annotation) in {Union, types.UnionType} and type(None) in get_args(annotation)
 
 
 def _own_fields(config: object) -> dict[str, Any]:
@@ -87,11 +91,12 @@ def _parsed(name: str, text: str, annotation: Any) -> object:
     Raises:
         InvalidParameterError: it stands for none of the field's type.
     """
-    members = get_args(annotation)
-    if get_origin(annotation) in {Union, types.UnionType} and type(None) in members:
+    if _is_optional(annotation):
         if text.lower() in ABSENT:
             return None
-        (annotation,) = (member for member in members if member is not type(None))
+        (annotation,) = (member for member in get_args(annotation) if member is not type(None))
+    if dataclasses.is_dataclass(annotation):
+        raise InvalidParameterError(f"{name} is a group of fields: set it to none, or its fields one by one")
     try:
         if get_origin(annotation) is tuple:
             return _parsed_tuple(text, get_args(annotation))

@@ -1,13 +1,13 @@
 """Fields of a recipe by dotted names: typed, and refused with what would be right."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from sdcom.errors import InvalidParameterError, UnknownNameError
 from training.overrides import field_names, override
 from training.published import something_v2
-from training.recipes import Recipe, tiny
+from training.recipes import Optimization, Recipe, tiny
 
 RECIPE = tiny(("clap", "wave"))
 
@@ -59,6 +59,20 @@ def test_nothing_set_leaves_the_recipe_as_it_was() -> None:
 def test_tuples_of_any_length_can_be_written(text: str, milestones: tuple[int, ...]) -> None:
     changed = override(RECIPE, [f"policy.optimization.milestones={text}"])
     assert changed.policy.optimization.milestones == milestones
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with a stage that may be left out."""
+
+    first: Optimization | None = field(default_factory=Optimization)
+
+
+def test_an_optional_group_can_be_left_out_or_set_field_by_field() -> None:
+    assert override(Run(), ["first=none"]) == Run(first=None)
+    assert override(Run(), ["first.epochs=7"]) == Run(first=Optimization(epochs=7))
+    with pytest.raises(InvalidParameterError, match="set it to none, or its fields one by one"):
+        override(Run(), ["first=yes"])
 
 
 def test_an_optional_text_can_be_given_and_taken_away() -> None:

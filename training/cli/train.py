@@ -1,6 +1,6 @@
 """`sdcom train`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,10 @@ from sdcom.errors import InvalidParameterError
 from training.cli.console import progress
 from training.data import Clip, read_split
 from training.distributed import is_main, process_group
-from training.recipes import Recipe, jhmdb_mini, tiny
+from training.overrides import override
+from training.pretrain import FOLDED_SUFFIX
+from training.published import activitynet, fcvid, mini_kinetics, something_v2
+from training.recipes import Recipe, for_weights, jhmdb_mini, own_videos, tiny
 from training.records import ProgressBar
 from training.rendered import generate
 from training.run import RunOptions, Start
@@ -23,15 +26,25 @@ RENDERED_SEED = 7
 
 
 class RecipeName(StrEnum):
-    """The recipes of `training/recipes.py`, by their names on the command line."""
+    """The recipes of `training/recipes.py` and `training/published.py`, as the command line names them."""
 
     TINY = "tiny"
     JHMDB_MINI = "jhmdb-mini"
+    OWN_VIDEOS = "own-videos"
+    ACTIVITYNET = "activitynet"
+    FCVID = "fcvid"
+    MINI_KINETICS = "mini-kinetics"
+    SOMETHING_V2 = "something-v2"
 
 
 RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     RecipeName.TINY: tiny,
     RecipeName.JHMDB_MINI: jhmdb_mini,
+    RecipeName.OWN_VIDEOS: own_videos,
+    RecipeName.ACTIVITYNET: activitynet,
+    RecipeName.FCVID: fcvid,
+    RecipeName.MINI_KINETICS: mini_kinetics,
+    RecipeName.SOMETHING_V2: something_v2,
 }
 
 
@@ -50,6 +63,14 @@ def train(
         int, typer.Option(min=0, help="Rendered clips of each action to train on besides.")
     ] = 14,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A field of the recipe, by its dotted name (policy.optimization.epochs=5); may repeat.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that OUTPUT holds.")] = False,
@@ -68,7 +89,7 @@ def train(
     labels, clips = _training_clips(data, split, rendered, output.with_name(output.name + "-rendered"))
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with process_group(chosen) as own_device, ProgressBar(progress, shown=is_main()) as bar:
-        built = RECIPES[recipe](labels, seed=seed)
+        built = _built(recipe, labels, seed, weights, settings or ())
         if is_main():
             progress.print_json(data=recipe_document(built))
         info = run(
@@ -89,6 +110,16 @@ def train(
         )
     if info is not None:
         progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
+
+
+def _built(
+    name: RecipeName, labels: Sequence[str], seed: int, weights: Path | None, settings: Sequence[str]
+) -> Recipe:
+    """Return the recipe as the weights need it and the command line sets it."""
+    recipe = RECIPES[name](labels, seed=seed)
+    if weights is not None:
+        recipe = for_weights(recipe, of_tensorflow=weights.suffix == FOLDED_SUFFIX)
+    return override(recipe, settings)
 
 
 def _training_clips(
