@@ -126,7 +126,12 @@ class Checkpoints:
     def _read(self) -> dict[str, Any]:
         try:
             document = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, OSError) as exc:
+        except pickle.UnpicklingError as exc:  # whose text advises to trust the file
+            raise CheckpointError(
+                f"{self.path} is not a checkpoint that can be read: it is damaged, or holds more than "
+                f"tensors and plain values"
+            ) from exc
+        except (RuntimeError, EOFError, ValueError, OSError) as exc:
             raise CheckpointError(f"{self.path} is not a checkpoint that can be read: {exc}") from exc
         found = document.get("format") if isinstance(document, dict) else None
         if found != FORMAT:

@@ -184,6 +184,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             description=f"{record.stage}, epoch {record.epoch + 1}",
             total=record.num_steps,
             completed=record.step + 1,
+            refresh=True,
             figures=f"loss {first:.3f}, {record.videos_per_second:.1f} videos/s, "
             f"{record.data_wait_share:.0%} waiting for data",
         )
@@ -191,7 +192,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     def on_epoch(self, stage: str, epoch: int, losses: Mapping[str, float]) -> None:
         """Print the means, and begin another bar."""
         terms = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self._console.print(f"{stage}, epoch {epoch + 1}: {terms}")
+        self._console.print(f"{stage}, epoch {epoch + 1}: {terms}", highlight=False)
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
