@@ -9,7 +9,6 @@ frames are. It is written last: a shard without it is not finished.
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ from sdcom.sampling import Int64Array
 from sdcom.video.geometry import UInt8Array
 from training.data.clips import Clip, DataError, Split
 from training.data.frames import decode_image, scaled, stacked
-from training.data.rows import filled_lines, read_json
+from training.data.rows import Place, filled_lines, read_json
 
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".jsonl"
 PACK_RECORD = "pack.json"
 TAR_BLOCK_BYTES = 512
-_INDEXES_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +88,31 @@ def read_packed(root: Path) -> Split:
     return Split(tuple(record["labels"]), tuple(sides["train"]), tuple(sides["test"]))
 
 
-@lru_cache(maxsize=_INDEXES_KEPT)
 def read_index(path: Path) -> dict[str, PackedRecord]:
     """Return a shard's records by name.
 
     Raises:
         DataError: the index is missing or malformed; the message names the line.
     """
-    records = {}
+    records = (_record(place, line) for place, line in filled_lines(path))
+    return {record.name: record for record in records}
+
+
+def _find_record(path: Path, name: str) -> PackedRecord:
+    """Return one record of a shard's index, without parsing the others."""
+    begins = f'{{"name":"{name}",'
     for place, line in filled_lines(path):
-        try:
-            fields = json.loads(line)
-            fields |= {name: tuple(fields[name]) for name in ("labels", "sizes")}
-            record = PackedRecord(**fields)
-        except (ValueError, TypeError, KeyError) as exc:
-            raise place.error("not a clip's record; pack this shard anew: remove the line's file") from exc
-        records[record.name] = record
-    return records
+        if line.startswith(begins):
+            return _record(place, line)
+    raise DataError(f"{path.with_suffix(SHARD_SUFFIX) / name} is missing: {path} does not list it")
+
+
+def _record(place: Place, line: str) -> PackedRecord:
+    try:
+        fields = json.loads(line)
+        return PackedRecord(**(fields | {name: tuple(fields[name]) for name in ("labels", "sizes")}))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise place.error(f"not a clip's record; remove {place.path} and pack again") from exc
 
 
 class PackedClip:
@@ -121,10 +127,7 @@ class PackedClip:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        index = path.parent.with_suffix(INDEX_SUFFIX)
-        record = read_index(index).get(path.name)
-        if record is None:
-            raise DataError(f"{path} is missing: {index} does not list it")
+        record = _find_record(path.parent.with_suffix(INDEX_SUFFIX), path.name)
         self._sizes, self._starts = record.sizes, record.starts()
         self.num_frames = len(self._sizes)
 
