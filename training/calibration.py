@@ -51,7 +51,7 @@ def calibrate(
     points = []
     for lam in prices:
         choices_BT = priced_choices(evidence, macs.dynamic_by_choice, lam)
-        predicted_B = planned_logits(networks.fusion, evidence, choices_BT)[:, -1].argmax(dim=-1)
+        predicted_B = planned_logits(networks, evidence, choices_BT)[:, -1].argmax(dim=-1)
         mean_macs = float(macs_after_each_frame(macs, choices_BT)[:, -1].mean())
         counts_K = np.bincount(choices_BT.ravel(), minlength=num_widths)
         points.append(
@@ -78,7 +78,7 @@ def calibrate_exits(
     points = []
     for lam in prices:
         choices_BT = priced_choices(evidence, macs.dynamic_by_choice, lam)
-        logits_BTL = planned_logits(networks.fusion, evidence, choices_BT)
+        logits_BTL = planned_logits(networks, evidence, choices_BT)
         predicted_BT = logits_BTL.argmax(dim=-1).cpu().numpy()
         macs_BT = macs_after_each_frame(macs, choices_BT)
         for confidence in confidences:

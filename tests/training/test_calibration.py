@@ -71,7 +71,7 @@ def test_a_point_says_its_accuracy_share_and_widths(model: Model, evidence: Evid
         )
         assert point.gmacs == pytest.approx((macs.floor(4) + mean_dynamic) / 1e9)
         choices_BT = priced_choices(evidence, macs.dynamic_by_choice, point.lam)
-        predicted_B = planned_logits(model.networks.fusion, evidence, choices_BT)[:, -1].argmax(dim=-1)
+        predicted_B = planned_logits(model.networks, evidence, choices_BT)[:, -1].argmax(dim=-1)
         assert point.top1 == pytest.approx(np.mean(predicted_B.numpy() == evidence.first_labels))
 
 
@@ -89,7 +89,7 @@ def test_an_exit_costs_the_frames_fed_and_answers_as_after_the_last_of_them(
     macs = model.info.macs
     (point,) = calibrate_exits(model.networks, evidence, prices=(1.0,), confidences=(0.5,))
     choices_BT = priced_choices(evidence, macs.dynamic_by_choice, 1.0)
-    logits_BTL = planned_logits(model.networks.fusion, evidence, choices_BT)
+    logits_BTL = planned_logits(model.networks, evidence, choices_BT)
     fed_B = exit_steps(logits_BTL, 0.5)
     assert 1 < fed_B.mean() < 4
     costs, right = [], []

@@ -50,7 +50,7 @@ class Case:
 
     def logits(self, choices_BT: Int64Array) -> FloatArray:
         """Return the composition's anytime logits [B, T, L] at these widths."""
-        logits_BTL = planned_logits(self.model.networks.fusion, self.evidence, choices_BT)
+        logits_BTL = planned_logits(self.model.networks, self.evidence, choices_BT)
         return np.asarray(logits_BTL.float().cpu().numpy())
 
     def score(self, logits_BL: FloatArray) -> Accuracy:
