@@ -179,9 +179,11 @@ def frame_losses(
         static_NL = networks.static.classify(view.features_ND).float()
 
         embeddings_BTD = networks.gate.embed(view.map_NCHW).unflatten(0, shape_BT)
-        gate_logits_BTK, _ = networks.gate.decide(embeddings_BTD)
+        with twice_differentiable_recurrence():
+            gate_logits_BTK, _ = networks.gate.decide(embeddings_BTD)
         choices_NK = chosen_widths(gate_logits_BTK.flatten(0, 1).float(), batch.noise_NK, recipe.temperature)
-        dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, batch.supplements_KND.float())
+        supplements_KND, supplement_logits_KNL = batch.supplements(networks, choices_NK)
+        dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, supplements_KND.float())
         logits_BTL = networks.fusion(
             view.features_ND.unflatten(0, shape_BT), dynamic_ND.unflatten(0, shape_BT)
         ).float()
@@ -192,7 +194,7 @@ def frame_losses(
         auxiliary_N = functional.cross_entropy(
             static_NL, targets_NL, reduction="none", label_smoothing=smoothing
         )
-        similarity = diversity(choices_NK, batch.supplement_logits_KNL.float(), static_NL)
+        similarity = diversity(choices_NK, supplement_logits_KNL.float(), static_NL)
         return FrameLosses(
             cross_entropy_N=fused_N + auxiliary_N,
             efficiency_N=efficiency(choices_NK, networks.config.widths),
@@ -253,17 +255,16 @@ class _Weighting:
         share: float,
     ) -> None:
         """Take one step of the meta network."""
-        with twice_differentiable_recurrence():
-            gradients = meta_gradients(
-                self.network,
-                parameters,
-                losses_of,
-                micro_batches,
-                meta_parts,
-                rates=rates,
-                share=share,
-                mean_over_ranks=means_over_ranks,
-            )
+        gradients = meta_gradients(
+            self.network,
+            parameters,
+            losses_of,
+            micro_batches,
+            meta_parts,
+            rates=rates,
+            share=share,
+            mean_over_ranks=means_over_ranks,
+        )
         update_network(self.network, self._optimizer, gradients)
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdcom.models.composition import SDCOM, StaticView
+from sdcom.models.temporal_shift import earlier_rows, rows_before
 from sdcom.preprocess import normalize
 from training.batches import Batch, Batches, keyed_rng
 from training.loop import BatchT
@@ -26,17 +27,26 @@ class PolicyBatch(NamedTuple):
 
     Attributes:
         static: what the frozen static network saw in N frames, or the frames, normalised, for it to look at.
-        supplements_KND: the dynamic network's features at every width.
-        supplement_logits_KNL: its class logits at every width.
+        supplements_KND: the dynamic network's features at every width. None with temporal shift, where they
+            depend on the widths that are drawn: `static` then holds the frames.
+        supplement_logits_KNL: its class logits at every width, or None.
         noise_NK: Gumbel's, that draws the widths.
         targets_BL: classes.
     """
 
     static: StaticView | Tensor
-    supplements_KND: Tensor
-    supplement_logits_KNL: Tensor
+    supplements_KND: Tensor | None
+    supplement_logits_KNL: Tensor | None
     noise_NK: Tensor
     targets_BL: Tensor
+
+    def supplements(self, networks: SDCOM, choices_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the dynamic network's features and class logits at every width, given the widths drawn."""
+        if self.supplements_KND is not None and self.supplement_logits_KNL is not None:
+            return self.supplements_KND, self.supplement_logits_KNL
+        assert isinstance(self.static, Tensor), "frames of a network with temporal shift are not remembered"
+        drawn_BT = choices_NK.argmax(dim=-1).unflatten(0, (len(self.targets_BL), -1))
+        return every_width(networks, self.static, drawn_BT)
 
 
 class Views(Protocol[BatchT]):
@@ -75,10 +85,16 @@ class NewViews:
             strict=True,
         ):
             frames_NCHW = frames_BTCHW.flatten(0, 1)
-            with mixed_precision(frames_NCHW.device, self._precision):
-                supplements = every_width(self._networks, frames_NCHW)
-            parts.append(PolicyBatch(frames_NCHW, *supplements, noise_nK, targets_BL))
+            features_KND, logits_KNL = self._supplements(frames_NCHW)
+            parts.append(PolicyBatch(frames_NCHW, features_KND, logits_KNL, noise_nK, targets_BL))
         return parts
+
+    def _supplements(self, frames_NCHW: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return what can be known of frames before their widths are drawn."""
+        if self._networks.config.temporal_shift:
+            return None, None
+        with mixed_precision(frames_NCHW.device, self._precision):
+            return every_width(self._networks, frames_NCHW)
 
 
 class Recalled(NamedTuple):
@@ -183,16 +199,28 @@ def gumbel_noise(batches: Batches, epoch: int, clip_indices_B: Tensor, num_width
 
 
 @torch.no_grad()
-def every_width(networks: SDCOM, frames_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+def every_width(
+    networks: SDCOM, frames_NCHW: Tensor, chosen_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Run the dynamic network at every width.
+
+    Args:
+        networks: of B * T = N frames.
+        frames_NCHW: normalised.
+        chosen_BT: the index of the width that each frame gets, for a network with temporal shift: at a
+            width, a frame reads the last one before it that gets this width.
 
     Returns:
         Zero-padded features [K, N, Dd] and class logits [K, N, L]; both are zeros at width 0, as in
         inference.
+
+    Raises:
+        ValueError: a network with temporal shift needs `chosen_BT`.
     """
     features, logits = [], []
-    for width in networks.config.widths:
-        filled_ND = networks.fill(frames_NCHW, width)
+    for index, width in enumerate(networks.config.widths):
+        earlier = None if chosen_BT is None else earlier_rows(rows_before(chosen_BT == index))
+        filled_ND = networks.fill(frames_NCHW, width, earlier)
         features.append(filled_ND)
         classified_NL = networks.dynamic.classify(filled_ND)
         logits.append(classified_NL if width > 0 else torch.zeros_like(classified_NL))
