@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from sdcom.models.slimmable import Backbone, batch_norms
+from sdcom.models.temporal_shift import Earlier, earlier_rows, rows_before
 from training.batches import Batch, Batches
 from training.checkpoints import Stateful
 from training.distributed import global_batch_norm
@@ -57,7 +58,8 @@ def train_supernet(
     narrow = [width for width in widths if 0 < width < 1 or (width == 1 and not recipe.frozen_statistics)]
     seen = stage.batches.epoch(recipe.optimization.epochs)
     with global_batch_norm():
-        recalibrate_statistics(trained, narrow, (batch.frames_BTCHW.flatten(0, 1) for batch in seen))
+        frames = (batch.frames_BTCHW.flatten(0, 1) for batch in seen)
+        recalibrate_statistics(trained, narrow, frames, recipe.num_frames)
     return trained.requires_grad_().eval()
 
 
@@ -206,8 +208,11 @@ def class_loss(logits_BL: Tensor, width: float, lessons: Lessons, label_smoothin
 
 
 def _view(network: Backbone, batch: Batch, width: float) -> View:
-    features_ND = network.pool(network.feature_map(batch.frames_BTCHW.flatten(0, 1), width))
-    return View(features_ND, _video_logits(network, features_ND, len(batch.targets_BL)))
+    frames_NCHW = batch.frames_BTCHW.flatten(0, 1)
+    num_videos, num_frames = batch.frames_BTCHW.shape[:2]
+    earlier = _one_width(num_videos, num_frames, frames_NCHW.device)
+    features_ND = network.pool(network.feature_map(frames_NCHW, width, earlier))
+    return View(features_ND, _video_logits(network, features_ND, num_videos))
 
 
 def _video_logits(network: Backbone, features_ND: Tensor, num_videos: int) -> Tensor:
@@ -215,13 +220,24 @@ def _video_logits(network: Backbone, features_ND: Tensor, num_videos: int) -> Te
     return logits_BTL.mean(dim=1)
 
 
+def _one_width(num_videos: int, num_frames: int, device: torch.device) -> Earlier:
+    """Return the shift between the frames of videos that run at one width throughout."""
+    return earlier_rows(rows_before(torch.ones(num_videos, num_frames, dtype=torch.bool, device=device)))
+
+
 @torch.no_grad()
 def recalibrate_statistics(
-    backbone: Backbone, widths: Sequence[float], batches_NCHW: Iterable[Tensor]
+    backbone: Backbone, widths: Sequence[float], batches_NCHW: Iterable[Tensor], num_frames: int = 1
 ) -> None:
     """Set the batch norm statistics of each width to their plain average over the batches.
 
     The batches are gone through once, each by every width, so that no more than one need be in memory.
+
+    Args:
+        backbone: left in evaluation mode.
+        widths: whose statistics to set.
+        batches_NCHW: normalised frames.
+        num_frames: that lie together, of one video in time order, for a network with temporal shift.
     """
     norms = batch_norms(backbone)
     momenta = [norm.momentum for norm in norms]
@@ -229,8 +245,9 @@ def recalibrate_statistics(
     for count, frames_NCHW in enumerate(batches_NCHW, start=1):
         for norm in norms:
             norm.momentum = 1 / count
+        earlier = _one_width(len(frames_NCHW) // num_frames, num_frames, frames_NCHW.device)
         for width in widths:
-            backbone.feature_map(frames_NCHW, width)
+            backbone.feature_map(frames_NCHW, width, earlier)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     backbone.eval()
