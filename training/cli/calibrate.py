@@ -12,8 +12,10 @@ from rich.table import Table
 from sdcom.checkpoint import ModelInfo, write_info
 from training.calibration import calibrated
 from training.cli.console import progress
+from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
 from training.cli.models import DeviceOption, examined_evidence, open_recognizer
-from training.data import Clip, DataError, Split, read_split
+from training.data import Clip, DataError, Split
+from training.data.formats import Dataset, Format, read_dataset
 from training.evaluation.policies import best_exits
 
 
@@ -30,8 +32,12 @@ _SIDES = {Side.HELD_OUT: "held-out groups", Side.TEST: "test side"}
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Model directory; its model.json is replaced.")],
     *,
-    data: Annotated[Path, typer.Option(help="Dataset folder with splits.tsv.")],
-    split: Annotated[str, typer.Option(help="Column of splits.tsv.")] = "split1",
+    data: Annotated[Path, typer.Option(help="Dataset folder, or its list.")],
+    format: FormatOption = Format.AUTO,  # noqa: A002  # the option's name
+    split: SplitOption = "split1",
+    videos: VideosOption = None,
+    test: TestOption = None,
+    classes: ClassesOption = None,
     on: Annotated[
         Side, typer.Option(help="The groups that training held out, or the test side: other data, say.")
     ] = Side.HELD_OUT,
@@ -42,9 +48,10 @@ def calibrate(
     Writes both tables and the default budget that follows from them into the model directory. Give real
     clips: rendered ones say nothing of real video.
     """
+    dataset = Dataset(data, format, split, videos, test, classes)
     with open_recognizer(model, device) as recognizer:
         info = recognizer.model.info
-        clips = _chosen(read_split(data, split, info.config.labels), on, info, f"{data} {split}")
+        clips = _chosen(read_dataset(dataset, info.config.labels), on, info, f"{data} {split}")
         evidence = examined_evidence(recognizer, clips)
         info = calibrated(
             recognizer.model, evidence, on=f"{data.name} {split}, {_SIDES[on]}: {len(clips)} clips"

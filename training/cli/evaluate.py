@@ -14,8 +14,10 @@ from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from training.cli.console import progress
-from training.cli.models import DeviceOption, examined_evidence, open_recognizer
-from training.data import Clip, DataError, read_split
+from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
+from training.cli.models import DeviceOption, examined_evidence, open_recognizer, stored_as_frames
+from training.data import Clip, DataError
+from training.data.formats import Dataset, Format, detected, read_dataset
 from training.evaluation.case import Case
 from training.evaluation.examine import examine, make_record
 from training.evaluation.policies import SHARES
@@ -33,8 +35,12 @@ def evaluate(
         Path | None, typer.Argument(help="Model directory; the bundled model if not given.")
     ] = None,
     *,
-    data: Annotated[Path, typer.Option(help="Dataset folder with splits.tsv.")],
-    split: Annotated[str, typer.Option(help="Column of splits.tsv; its test side is evaluated.")] = "split1",
+    data: Annotated[Path, typer.Option(help="Dataset folder, or its list; the test side is evaluated.")],
+    format: FormatOption = Format.AUTO,  # noqa: A002  # the option's name
+    split: SplitOption = "split1",
+    videos: VideosOption = None,
+    test: TestOption = None,
+    classes: ClassesOption = None,
     budget: Annotated[
         list[float] | None,
         typer.Option(help="Share of the baseline to print besides; may repeat.", min=0, max=1),
@@ -58,30 +64,28 @@ def evaluate(
     directory = model or bundled_model_dir()
     shares = tuple(budget or ())
     with open_recognizer(directory, device) as recognizer:
-        clips = read_split(data, split, recognizer.model.info.config.labels).test
-        if not clips:
-            raise DataError(f"{data} has no test clips in {split}: there is nothing to evaluate on")
+        dataset = Dataset(data, format, split, videos, test, classes)
+        clips = _test_clips(dataset, recognizer.model.info.config.labels)
         evidence = examined_evidence(recognizer, clips)
         case = Case(recognizer.model, evidence)
         rows = examine(case, shares=(*SHARES, *shares), num_repeats=repeats)
         timing = measure(
             recognizer,
-            clips[:: max(1, len(clips) // timed)][:timed] if timed else (),
+            _sample(clips, timed),
             {Method.UNLIMITED: UNLIMITED, Method.DEFAULT: None},
             num_threads=threads,
             num_repeats=PARTS_REPEATS,
         )
         if server is not None:
             _compare_with_server(server, recognizer, clips)
-    budgets = "".join(f" --budget {share:g}" for share in shares)
     made = make_record(
         case,
         rows,
         timing,
         name=name or recognizer.model.info.name,
         data=data.name,
-        split=split,
-        command=f"sdcom evaluate {directory.name} --data {data.name} --split {split}{budgets}",
+        split=split if _has_columns(dataset) else "test",
+        command=_command(directory, dataset, shares),
     )
     _print(made, recognizer.model, shares)
     if output is not None:
@@ -89,6 +93,40 @@ def evaluate(
         progress.print(f"the record is in {output}; try: sdcom results {output} --output results.md")
     if record:
         _write_scores(directory, recognizer.model, made, shares)
+
+
+def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
+    """Return the command that gives the same figures, by the names of files and folders."""
+    files = {"videos": dataset.videos, "test": dataset.test, "classes": dataset.classes}
+    options = {
+        "data": dataset.path.name,
+        **({} if dataset.format is Format.AUTO else {"format": dataset.format}),
+        **({"split": dataset.split} if _has_columns(dataset) else {}),
+        **{name: path.name for name, path in files.items() if path is not None},
+    }
+    words = [f"--{name} {value}" for name, value in options.items()]
+    return " ".join(["sdcom evaluate", directory.name, *words, *(f"--budget {share:g}" for share in shares)])
+
+
+def _has_columns(dataset: Dataset) -> bool:
+    """Tell whether the dataset is a list whose columns are splits."""
+    found = detected(dataset.path) if dataset.format is Format.AUTO else dataset.format
+    return found is Format.SPLITS
+
+
+def _test_clips(dataset: Dataset, labels: Sequence[str]) -> Sequence[Clip]:
+    clips = read_dataset(dataset, labels).test
+    if not clips:
+        raise DataError(
+            f"{dataset.path} has no test clips in {dataset.split}: there is nothing to evaluate on"
+        )
+    return clips
+
+
+def _sample(clips: Sequence[Clip], count: int) -> Sequence[Clip]:
+    """Return so many video files, evenly spread."""
+    files = [clip for clip in clips if not stored_as_frames(clip)]
+    return files[:: max(1, len(files) // count)][:count] if count else []
 
 
 def _compare_with_server(server: str, recognizer: Recognizer, clips: Sequence[Clip]) -> None:

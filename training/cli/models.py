@@ -16,6 +16,8 @@ from sdcom.recognizer import Recognizer
 from sdcom.video import DecodeLimits, DecoderPool
 from training.cli.console import progress
 from training.data import Clip
+from training.data.shards import SHARD_SUFFIX
+from training.data.sources import ClipSource, StreamedClips
 from training.evaluation.served import ServedClips
 from training.evidence import Evidence, clips_at_once, gathered_evidence, joined
 
@@ -51,20 +53,29 @@ def open_recognizer(directory: Path, device: str | None) -> Recognizer:
     return Recognizer(model, decoders, num_threads=num_processors())
 
 
+def stored_as_frames(clip: Clip) -> bool:
+    """Tell whether a clip is a folder of frames or stands in a shard, instead of being a video file."""
+    return clip.path.is_dir() or clip.path.parent.suffix == SHARD_SUFFIX
+
+
 def examined_evidence(recognizer: Recognizer, clips: Sequence[Clip]) -> Evidence:
     """Run a model at every width on clips, as serving sees them, with a progress bar.
 
     Raises:
-        DataError: a clip cannot be decoded.
+        DataError: a clip cannot be read.
     """
     networks = recognizer.model.networks
-    source = ServedClips(
-        clips,
-        recognizer.decoders,
-        num_frames=networks.config.clip.num_frames,
-        num_readers=num_processors(),
-        device=next(networks.parameters()).device,
-    )
-    parts = gathered_evidence(networks, source)
     num_parts = math.ceil(len(clips) / clips_at_once(networks))
+    parts = gathered_evidence(networks, _source(recognizer, clips))
     return joined(track(parts, "every width", total=num_parts, console=progress, transient=True))
+
+
+def _source(recognizer: Recognizer, clips: Sequence[Clip]) -> ClipSource:
+    """Read video files by the serving decoders, and frames that are stored one by one as training does."""
+    networks, num_readers = recognizer.model.networks, num_processors()
+    clip, device = networks.config.clip, next(networks.parameters()).device
+    if any(stored_as_frames(each) for each in clips):
+        return StreamedClips(clips, clip.short_side, num_readers=num_readers, device=device)
+    return ServedClips(
+        clips, recognizer.decoders, num_frames=clip.num_frames, num_readers=num_readers, device=device
+    )

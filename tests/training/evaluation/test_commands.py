@@ -60,11 +60,23 @@ def test_evaluate_writes_a_record_with_its_command_and_machine(
     assert scores[0]["top1"] == record.of(Method.UNLIMITED)[0].accuracy.top1
 
 
+def test_class_folders_are_evaluated_as_well_and_the_command_says_so(
+    model_dir: Path, rendered_set: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.json"
+    options = ("--format", "folders", "--timed", 0, "--output", path)
+    _run("evaluate", model_dir, "--data", rendered_set, *options)
+    (record,) = read_records([path])
+    assert record.command == f"sdcom evaluate tiny --data {rendered_set.name} --format folders"
+    assert record.split == "test"
+    assert record.num_clips == 6  # a fifth of eight clips of each of three classes
+
+
 def test_evaluating_on_nothing_says_what_is_missing(
     model_dir: Path, rendered_set: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"splits\.tsv is missing"):
-        _run("evaluate", model_dir, "--data", tmp_path)
+    with pytest.raises(DataError, match="nowhere"):
+        _run("evaluate", model_dir, "--data", tmp_path / "nowhere")
     manifest = (rendered_set / "splits.tsv").read_text(encoding="utf-8")
     (tmp_path / "splits.tsv").write_text(manifest.replace("\ttest", "\ttrain"), encoding="utf-8")
     with pytest.raises(DataError, match="no test clips in split"):
