@@ -34,4 +34,4 @@ def results(
         draw_against_ms(output.parent / "plots" / plot_name(kind[0], "ms"), kind, score)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
-    progress.print(f"{len(records)} evaluations are in {output}")
+    progress.print(f"{output} is made; records summed up: {len(records)}")

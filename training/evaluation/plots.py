@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from training.evaluation.record import Method, Record
 from training.evaluation.summary import Estimate, Metric, at_cost, curve, over_runs
@@ -54,6 +55,9 @@ def _draw(path: Path, runs: Sequence[Record], score: Score, cost: Metric, cost_n
         for method, look in _LOOKS.items():
             _draw_method(axes, method, look, _points(runs, method, score.of, cost))
         axes.set(xlabel=cost_name, ylabel=score.heading, xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{runs[0].name} on {runs[0].data}, runs: {len(runs)}")
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
