@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -65,7 +64,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     """Return the sum over processes of a tensor that every process has; no gradient passes."""
     if not dist.is_initialized():
         return x
-    total = x.detach().clone()
+    total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
@@ -170,7 +169,8 @@ def batch_norm_over_ranks(  # noqa: PLR0917 - `functional.batch_norm`'s signatur
         eps: added to the variance.
     """
     others = [axis for axis in range(x.ndim) if axis != 1]
-    variance, mean = torch.var_mean(x.float(), dim=others, correction=0)
+    exact = x if x.dtype is torch.float64 else x.float()
+    variance, mean = torch.var_mean(exact, dim=others, correction=0)
     mean, variance = _pooled(mean, variance)
     if running_mean is not None and running_var is not None:
         count = world_size() * x.numel() // x.shape[1]
@@ -179,7 +179,24 @@ def batch_norm_over_ranks(  # noqa: PLR0917 - `functional.batch_norm`'s signatur
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = weight * torch.rsqrt(variance + eps)
-    return (x.float() * scale.view(shape) + (bias - mean * scale).view(shape)).to(x.dtype)
+    return (exact * scale.view(shape) + (bias - mean * scale).view(shape)).to(x.dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum over processes, whose gradient is the sum of theirs, as often as it is differentiated."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return sum_over_ranks(x)
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return _differentiable_sum(gradient)
+
+
+def _differentiable_sum(x: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(x)  # type: ignore[no-untyped-call]  # torch's gap
+    return total
 
 
 def _pooled(mean_C: Tensor, variance_C: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +205,7 @@ def _pooled(mean_C: Tensor, variance_C: Tensor) -> tuple[Tensor, Tensor]:
     In float64, because a variance is here the difference of two means of squares.
     """
     mean, variance = mean_C.double(), variance_C.double()
-    both = all_reduce(torch.stack((mean, variance + mean.square()))) / world_size()
+    both = _differentiable_sum(torch.stack((mean, variance + mean.square()))) / world_size()
     pooled_mean, mean_square = both
     pooled_variance = (mean_square - pooled_mean.square()).clamp(min=0)
     return pooled_mean.to(mean_C.dtype), pooled_variance.to(mean_C.dtype)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.distributed import mean_over_ranks
+
 
 def soft_cross_entropy(logits_NL: Tensor, target_NL: Tensor) -> Tensor:
     """Return the mean cross entropy to target probabilities."""
@@ -38,6 +40,9 @@ def diversity(choices_NK: Tensor, dynamic_KNL: Tensor, static_NL: Tensor) -> Ten
 
 
 def feature_distance(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-    """Return the mean squared distance to the teacher's first features, as a share of their mean square."""
+    """Return the mean squared distance to the teacher's first features, as a share of their mean square.
+
+    The mean square is that of all processes, so that their losses add up to the global batch's.
+    """
     target_ND = teacher_ND[:, : student_ND.shape[1]]
-    return functional.mse_loss(student_ND, target_ND) / target_ND.square().mean()
+    return functional.mse_loss(student_ND, target_ND) / mean_over_ranks(target_ND.square().mean())

@@ -19,7 +19,7 @@ from training.optimize import learning_rate_factor
 from training.recipes import Optimization
 from training.records import StepRecord
 
-_FILES_NAMED = 8
+_FILES_NAMED = 64
 _T = TypeVar("_T")
 
 
