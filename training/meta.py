@@ -28,6 +28,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from sdcom.sampling import Int64Array
+from training.depthwise import LinearDepthwise
 
 BatchT = TypeVar("BatchT")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -180,7 +181,7 @@ def meta_gradients(
     directions = [rates[name] * gradient for name, gradient in zip(parameters, judgement, strict=True)]
     weighting = []
     for batch, state in zip(batches, states, strict=True):
-        with noise.replayed(state):
+        with noise.replayed(state), LinearDepthwise():
             losses = losses_of(parameters, batch)
         weighting.append(_through_the_step(network, parameters, losses, share, directions))
     return mean_over_ranks(_mean(weighting))
