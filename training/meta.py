@@ -28,7 +28,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from sdcom.sampling import Int64Array
-from training.depthwise import LinearDepthwise
+from training.convolutions import LinearConvolutions
 
 BatchT = TypeVar("BatchT")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -181,7 +181,7 @@ def meta_gradients(
     directions = [rates[name] * gradient for name, gradient in zip(parameters, judgement, strict=True)]
     weighting = []
     for batch, state in zip(batches, states, strict=True):
-        with noise.replayed(state), LinearDepthwise():
+        with noise.replayed(state), LinearConvolutions():
             losses = losses_of(parameters, batch)
         weighting.append(_through_the_step(network, parameters, losses, share, directions))
     return mean_over_ranks(_mean(weighting))
