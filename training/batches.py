@@ -42,6 +42,10 @@ class Batch(NamedTuple):
     targets_BL: Tensor
     clip_indices_B: Tensor
 
+    def split(self, num_parts: int) -> list["Batch"]:
+        """Return equal parts of the batch."""
+        return [Batch(*part) for part in zip(*(tensor.chunk(num_parts) for tensor in self), strict=True)]
+
 
 class View(NamedTuple):
     """A clip as an epoch shows it: float RGB [T, crop, crop, 3] in [0, 255]; its target [L], on the CPU."""

@@ -61,9 +61,11 @@ class SupernetRecipe:
         pseudo_width: train the one-channel network of width 0 too.
         anchor_weight: of the distance of every width's features to those of the network that the stage
             started from; 0 turns it off. Keeps pretrained features when labelled clips are few.
+        full_width_anchor: times that weight at width 1, whose features the narrower ones pull at.
         frozen_statistics: leave width 1's batch norm statistics as they were.
         sort_channels: reorder channels by importance first, which changes nothing at width 1.
-        classifier_multiplier: of the learning rate of the classifier, which starts from nothing.
+        classifier_multiplier: of the learning rate of the classifier, which starts from nothing; 0 leaves it
+            as it is.
         label_weight: share of the class losses' gradient that reaches the features; 0 trains them by
             distillation alone, and only the classifier by labels.
         teacher: directory of a trained model to distil from, with the same classes and normalisation: its
@@ -81,6 +83,7 @@ class SupernetRecipe:
     ema_decay: float = 0.997
     pseudo_width: bool = True
     anchor_weight: float = 0.0
+    full_width_anchor: float = 1.0
     frozen_statistics: bool = False
     sort_channels: bool = False
     classifier_multiplier: float = 1.0
@@ -93,6 +96,24 @@ class SupernetRecipe:
             raise ValueError(
                 "label_weight 0 leaves the features without a loss: it needs anchor_weight above 0"
             )
+
+    @property
+    def learns_classes(self) -> bool:
+        """Whether class losses train anything."""
+        return self.label_weight > 0 or self.classifier_multiplier > 0
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRecipe:
+    """Teaching the static network to see at its small input what it saw at the full one, without labels.
+
+    Attributes:
+        optimization: of all its parameters but the classifier's.
+        num_frames: frames per video in this stage.
+    """
+
+    optimization: Optimization = Optimization()
+    num_frames: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +184,16 @@ class PolicyRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One training run: the model, the data's augmentation, and the two stages.
+    """One training run: the model, the data's augmentation, and the stages in their order.
 
     Attributes:
         name: of the model that comes out.
         model: its networks.
         augmentation: of training clips.
+        distillation: stage 1 ahead of `supernet`, for little data: every width learns the pretrained features
+            before labels come in; None leaves it out.
         supernet: stage 1.
+        static: the static network learns its small input before stage 2; None leaves it out.
         policy: stage 2.
         validation_share: of the training groups, held out to calibrate on.
         seed: of everything random.
@@ -184,6 +208,8 @@ class Recipe:
     augmentation: Augmentation
     supernet: SupernetRecipe
     policy: PolicyRecipe
+    distillation: SupernetRecipe | None = None
+    static: StaticRecipe | None = None
     validation_share: float = 0.1
     seed: int = 0
 
@@ -193,17 +219,18 @@ class Recipe:
 
 
 def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
-    """MobileNetV2 twice: at 96 pixels as the static network, slimmable at 224 as the dynamic one.
+    """MobileNetV2 twice: at 64 pixels as the static network, slimmable at 224 as the dynamic one.
 
-    For small data: both start from ImageNet weights; the dynamic network is trained gently, the static
-    network not at all. docs/experiments.md tells what else was tried, and why the efficiency and diversity
-    terms weigh less here than in the method.
+    For small data, from ImageNet weights: every width first learns the pretrained features without labels,
+    which then come in at a thirtieth of the rate; the static network learns to see at 64 pixels what it saw
+    at 224. docs/experiments.md tells what each of these brings, what else was tried, and why the efficiency
+    and diversity terms weigh less here than in the method.
     """
     model = ModelConfig(
         clip=ClipConfig(num_frames=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         labels=tuple(labels),
         static="mobilenet_v2",
-        static_resolution=96,
+        static_resolution=64,
         dynamic="mobilenet_v2",
         same_padding=True,
         gate_features=256,
@@ -211,25 +238,37 @@ def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         fusion_features=512,
         dropout=0.5,
     )
-    gentle = Optimization(
-        optimizer="adamw", learning_rate=3e-4, weight_decay=0.05, epochs=24, warmup_epochs=2, milestones=()
+    thorough = Optimization(
+        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, epochs=14, warmup_epochs=2, milestones=()
+    )
+    distillation = SupernetRecipe(
+        optimization=thorough,
+        num_frames=3,
+        ema_decay=0.98,
+        pseudo_width=False,
+        anchor_weight=1.0,
+        full_width_anchor=3.0,
+        frozen_statistics=True,
+        sort_channels=True,
+        label_weight=0.0,
+        classifier_multiplier=0.0,
     )
     return Recipe(
         name="sdcom-jhmdb-mini",
         model=model,
         augmentation=Augmentation(flip=True, brightness=0.2, contrast=0.2, time_order_share=0.5),
-        supernet=SupernetRecipe(
-            optimization=gentle,
-            num_frames=3,
-            ema_decay=0.98,
-            pseudo_width=False,
+        distillation=distillation,
+        supernet=replace(
+            distillation,
+            optimization=replace(thorough, learning_rate=3e-5, epochs=10),
             anchor_weight=0.5,
-            frozen_statistics=True,
-            sort_channels=True,
-            classifier_multiplier=10.0,
+            full_width_anchor=1.0,
+            label_weight=1.0,
+            classifier_multiplier=30.0,
         ),
+        static=StaticRecipe(optimization=replace(thorough, epochs=8), num_frames=3),
         policy=PolicyRecipe(
-            optimization=replace(gentle, epochs=10),
+            optimization=replace(thorough, learning_rate=3e-4, epochs=10),
             static_multiplier=0.0,
             classifier_multiplier=10.0,
             gate_multiplier=1.0,

@@ -1,16 +1,15 @@
 """One training run, from clips to a model directory."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sdcom.checkpoint import Model, ModelInfo, load_model, save_model
+from sdcom.checkpoint import Model, ModelInfo, save_model
 from sdcom.errors import InvalidParameterError
 from sdcom.models.composition import SDCOM
-from sdcom.models.slimmable import Backbone
 from training.batches import Batches, SeveralLabels
 from training.calibration import calibrated
 from training.checkpoints import Checkpoints, Identity, digest, digest_of_clips
@@ -20,19 +19,16 @@ from training.data.sources import ClipSource, ClipStore, StreamedClips
 from training.distributed import broadcast_state, is_main, rank, world_size
 from training.evidence import gather_evidence
 from training.loop import LoopOptions
-from training.policy import train_policy
 from training.pretrain import calibration_frames, start_from_imagenet
 from training.recipes import Recipe
 from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
 from training.run_directory import (
-    SUPERNET_FILE,
     claim,
-    load_supernet,
+    network_file,
     recipe_document,
-    save_supernet,
     sha256_of,
 )
-from training.supernet import train_supernet
+from training.stages import SUPERNET, train_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +76,10 @@ def train(
     directory: Path,
     options: RunOptions,
     recorders: Sequence[Recorder] = (),
+    *,
+    synthetic: Sequence[Clip] = (),
 ) -> ModelInfo | None:
-    """Train both stages, calibrate on held-out groups where there are enough, and write the model directory.
+    """Train all stages, calibrate on held-out groups where there are enough, and write the model directory.
 
     Args:
         recipe: decides everything but the data.
@@ -89,6 +87,7 @@ def train(
         directory: of the run, and of the model that comes out.
         options: what else there is to say.
         recorders: told of every step and epoch.
+        synthetic: clips to train on besides, which are no evidence: none of them is held out.
 
     Returns:
         The model's record; None in every process but the first.
@@ -99,9 +98,18 @@ def train(
         CheckpointError: the disk is full, or a checkpoint cannot be read.
         NotFiniteError: training diverged.
     """
-    kept, held_out = _divided(recipe, clips)
+    kept, held_out = _divided(recipe, clips, synthetic)
     loop = _claimed(recipe, kept, directory, options, recorders)
-    networks = _trained(recipe, kept, directory, options, loop)
+    source = _source(kept, recipe, options)
+    networks = _new_networks(recipe, options.start, source)
+    train_stages(
+        networks,
+        recipe,
+        directory,
+        batches=_batches(recipe, source, options),
+        from_supernet=options.from_supernet,
+        loop=loop,
+    )
     if not is_main():
         return None
     validation = _source(held_out or kept, recipe, options)
@@ -123,7 +131,9 @@ def train(
     return save_model(directory, info, networks, half=True)
 
 
-def _divided(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+def _divided(
+    recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip]
+) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """Return clips to train on and clips held out.
 
     Raises:
@@ -131,7 +141,10 @@ def _divided(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], t
         InvalidParameterError: a batch cannot be divided among the processes.
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
-    for stage in (recipe.supernet, recipe.policy):
+    kept = (*kept, *synthetic)
+    for stage in (recipe.distillation, recipe.supernet, recipe.static, recipe.policy):
+        if stage is None:
+            continue
         batch_size = stage.optimization.batch_size
         if len(kept) < batch_size:
             raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
@@ -156,7 +169,7 @@ def _claimed(
         "imagenet_weights": {file.name: sha256_of(file) for file in files},
         "from_supernet": None
         if options.from_supernet is None
-        else sha256_of(options.from_supernet / SUPERNET_FILE),
+        else sha256_of(network_file(options.from_supernet, SUPERNET)),
         "several_labels": options.several_labels,
         "data": {"num_training_clips": len(clips), "sha256": digest_of_clips(clips)},
     }
@@ -174,38 +187,6 @@ def _claimed(
         log_interval=options.log_interval,
         checkpoint_interval=options.checkpoint_interval,
     )
-
-
-def _trained(
-    recipe: Recipe, clips: Sequence[Clip], directory: Path, options: RunOptions, loop: LoopOptions
-) -> SDCOM:
-    """Return the networks after both stages, leaving out what the directory shows to be done."""
-    source = _source(clips, recipe, options)
-    networks = _new_networks(recipe, options.start, source)
-    batches = _batches(recipe, source, options)
-    taken = options.from_supernet
-    if (directory / SUPERNET_FILE).is_file():
-        taken = directory
-    if taken is not None:
-        load_supernet(taken, networks.dynamic, recipe.model.labels)
-    else:
-        networks.dynamic = train_supernet(
-            networks.dynamic,
-            widths=recipe.model.widths,
-            batches=replace(batches, batch_size=recipe.supernet.optimization.batch_size, stage=1),
-            recipe=recipe.supernet,
-            loop=loop,
-            teacher=_teacher(recipe, networks.dynamic, source.device),
-        )
-    if is_main():
-        save_supernet(directory, networks.dynamic, recipe.model.labels)
-    train_policy(
-        networks,
-        batches=replace(batches, batch_size=recipe.policy.optimization.batch_size, stage=2),
-        recipe=recipe.policy,
-        loop=loop,
-    )
-    return networks
 
 
 def _source(clips: Sequence[Clip], recipe: Recipe, options: RunOptions) -> ClipSource:
@@ -230,34 +211,6 @@ def _batches(recipe: Recipe, source: ClipSource, options: RunOptions) -> Batches
         several_labels=options.several_labels,
         mirrored=mirrored_labels(recipe.model.labels),
     )
-
-
-def _teacher(recipe: Recipe, backbone: Backbone, device: torch.device) -> Backbone | None:
-    """Return the network that a backbone is to learn from in stage 1, if there is one.
-
-    Raises:
-        ModelDirectoryError: it cannot be loaded.
-        InvalidParameterError: its classes or its normalisation are others, or its features are fewer.
-    """
-    if recipe.supernet.teacher is None:
-        return None
-    model = load_model(Path(recipe.supernet.teacher), device)
-    theirs, ours = model.info.config, recipe.model
-    for what, their, our in (
-        ("labels", theirs.labels, ours.labels),
-        ("normalisation", (theirs.clip.mean, theirs.clip.std), (ours.clip.mean, ours.clip.std)),
-    ):
-        if their != our:
-            raise InvalidParameterError(
-                f"the teacher {recipe.supernet.teacher} has other {what} than the recipe: {their} and {our}"
-            )
-    teacher = model.networks.dynamic
-    if teacher.num_features < backbone.num_features:
-        raise InvalidParameterError(
-            f"the teacher's {theirs.dynamic} has {teacher.num_features} features, "
-            f"fewer than the {backbone.num_features} of the {ours.dynamic} that is to learn them"
-        )
-    return teacher
 
 
 def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:

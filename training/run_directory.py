@@ -1,4 +1,4 @@
-"""What a run keeps in its directory besides checkpoints: its recipe, and the weights of stage 1."""
+"""What a run keeps in its directory besides checkpoints: its recipe, and what each stage taught a network."""
 
 import hashlib
 import json
@@ -18,7 +18,6 @@ from training.recipes import Recipe
 from training.records import STEPS_FILE
 
 RECIPE_FILE = "recipe.json"
-SUPERNET_FILE = "supernet.safetensors"
 
 Document = Mapping[str, Any]
 
@@ -80,25 +79,33 @@ def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
         yield f"{name} is {theirs!r} there and {ours!r} here"
 
 
-def save_supernet(directory: Path, backbone: Backbone, labels: Sequence[str]) -> None:
-    """Keep the trained dynamic network, whole or not at all.
+def network_file(directory: Path, stage: str) -> Path:
+    """Return where a run keeps the network that a stage taught."""
+    return directory / f"{stage}.safetensors"
+
+
+def save_network(directory: Path, stage: str, backbone: Backbone, labels: Sequence[str]) -> None:
+    """Keep the network that a stage taught, whole or not at all.
 
     Raises:
         CheckpointError: it cannot be written.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    write_atomically(directory / SUPERNET_FILE, memoryview(save(tensors, {"labels": json.dumps(labels)})))
+    content = memoryview(save(tensors, {"labels": json.dumps(labels)}))
+    write_atomically(network_file(directory, stage), content)
 
 
-def load_supernet(directory: Path, backbone: Backbone, labels: Sequence[str]) -> None:
-    """Give a dynamic network the weights that a run's stage 1 ended with.
+def load_network(directory: Path, stage: str, backbone: Backbone, labels: Sequence[str]) -> None:
+    """Give a network the weights that a run's stage ended with.
 
     Raises:
         RunDirectoryError: the directory has none, or they are of another network or other classes.
     """
-    path = directory / SUPERNET_FILE
+    path = network_file(directory, stage)
     if not path.is_file():
-        raise RunDirectoryError(f"{path} is missing: {directory} is no run that has finished its first stage")
+        raise RunDirectoryError(
+            f"{path} is missing: {directory} is no run that has finished its stage {stage!r}"
+        )
     try:
         with safe_open(path, "pt") as file:
             theirs = json.loads((file.metadata() or {}).get("labels", "null"))
@@ -106,4 +113,4 @@ def load_supernet(directory: Path, backbone: Backbone, labels: Sequence[str]) ->
             raise RunDirectoryError(f"{path} is of other classes: {theirs} instead of {list(labels)}")
         backbone.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, ValueError) as exc:
-        raise RunDirectoryError(f"{path} does not fit the recipe's dynamic network: {exc}") from exc
+        raise RunDirectoryError(f"{path} does not fit the recipe's network: {exc}") from exc

@@ -34,6 +34,7 @@ def train_supernet(
     recipe: SupernetRecipe,
     loop: LoopOptions,
     teacher: Backbone | None = None,
+    name: str = "supernet",
 ) -> Backbone:
     """Train a network at all its widths; return its moving average, statistics recalibrated.
 
@@ -44,6 +45,7 @@ def train_supernet(
         recipe: this stage's.
         loop: who is told, and where the state is kept.
         teacher: a trained network of the same classes, to distil from at full width.
+        name: of the stage, in records and checkpoints.
     """
     fewer_frames = batches.clip.model_copy(update={"num_frames": recipe.num_frames})
     stage = SupernetStage(
@@ -52,6 +54,7 @@ def train_supernet(
         batches=replace(batches, clip=fewer_frames),
         recipe=recipe,
         teacher=teacher,
+        name=name,
     )
     fit(stage, recipe.optimization, loop)
     trained = stage.average.module
@@ -73,13 +76,13 @@ class SupernetStage:
         recipe: this stage's.
         teacher: to distil from besides the moving average; None is the network that the stage starts from,
             and that only where the recipe gives its features a weight.
+        name: in records and checkpoints.
 
     Attributes:
+        name: that.
         batches: those.
         average: the moving average of the network: the teacher of the narrower widths, and the result.
     """
-
-    name = "supernet"
 
     def __init__(
         self,
@@ -89,7 +92,9 @@ class SupernetStage:
         batches: Batches,
         recipe: SupernetRecipe,
         teacher: Backbone | None = None,
+        name: str = "supernet",
     ) -> None:
+        self.name = name
         self.batches = batches
         self.average = MovingAverage(backbone, recipe.ema_decay)
         self._backbone = backbone
@@ -118,8 +123,7 @@ class SupernetStage:
 
     def split(self, batch: Batch, num_parts: int, _epoch: int) -> Sequence[Batch]:
         """Return equal parts of a batch."""
-        parts = zip(*(tensor.chunk(num_parts) for tensor in batch), strict=True)
-        return [Batch(*part) for part in parts]
+        return batch.split(num_parts)
 
     def before_step(self, micro_batches: Sequence[Batch], optimizer: Optimizer, epoch: int) -> None:
         """Nothing."""
@@ -147,7 +151,7 @@ class SupernetStage:
 
     @torch.no_grad()
     def _lessons(self, batch: Batch) -> "Lessons":
-        taught = [width for width in self._widths if width > 0][:-1]
+        taught = [width for width in self._widths if width > 0][:-1] if self._recipe.learns_classes else []
         anchor = self._teacher or self._start
         with self._mixed_precision():
             averages = {width: _view(self.average.module, batch, width).probabilities() for width in taught}
@@ -156,14 +160,16 @@ class SupernetStage:
     def _width_terms(self, view: "View", width: float, lessons: "Lessons") -> dict[str, Tensor]:
         """Return the weighted loss terms of one width."""
         recipe = self._recipe
-        logits_BL = view.logits_BL
-        if recipe.label_weight != 1:
-            shielded_ND = torch.lerp(view.features_ND.detach(), view.features_ND, recipe.label_weight)
-            logits_BL = _video_logits(self._backbone, shielded_ND, len(logits_BL))
-        terms = {"classes": class_loss(logits_BL.float(), width, lessons, recipe.label_smoothing)}
+        terms = {}
+        if recipe.learns_classes:
+            logits_BL = view.logits_BL
+            if recipe.label_weight != 1:
+                shielded_ND = torch.lerp(view.features_ND.detach(), view.features_ND, recipe.label_weight)
+                logits_BL = _video_logits(self._backbone, shielded_ND, len(logits_BL))
+            terms["classes"] = class_loss(logits_BL.float(), width, lessons, recipe.label_smoothing)
         if lessons.anchor is not None and recipe.anchor_weight > 0:
-            distance = feature_distance(view.features_ND, lessons.anchor.features_ND)
-            terms["features"] = recipe.anchor_weight * distance
+            weight = recipe.anchor_weight * (recipe.full_width_anchor if width == 1 else 1)
+            terms["features"] = weight * feature_distance(view.features_ND, lessons.anchor.features_ND)
         if self._teacher is not None and lessons.anchor is not None and width > 0:
             told = soft_cross_entropy(view.logits_BL.float(), lessons.anchor.probabilities())
             terms["teacher"] = recipe.teacher_weight * told

@@ -1,0 +1,148 @@
+"""The stages of a run, in their order; each is kept in the run's directory when it has ended."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from sdcom.checkpoint import load_model
+from sdcom.config import ModelConfig
+from sdcom.errors import InvalidParameterError
+from sdcom.models.composition import SDCOM
+from sdcom.models.slimmable import Backbone
+from training.batches import Batches
+from training.distributed import is_main
+from training.loop import LoopOptions
+from training.policy import train_policy
+from training.recipes import Optimization, Recipe, StaticRecipe, SupernetRecipe
+from training.run_directory import load_network, network_file, save_network
+from training.static import train_static
+from training.supernet import train_supernet
+
+DISTILLATION = "distillation"
+SUPERNET = "supernet"
+STATIC = "static"
+POLICY = "policy"
+_NUMBERS = {SUPERNET: 1, POLICY: 2, DISTILLATION: 3, STATIC: 4}
+"""Of stages, in the keys of what is drawn at random."""
+
+
+def train_stages(
+    networks: SDCOM,
+    recipe: Recipe,
+    directory: Path,
+    *,
+    batches: Batches,
+    from_supernet: Path | None,
+    loop: LoopOptions,
+) -> None:
+    """Train every stage of a recipe in place, leaving out what the directory shows to be done.
+
+    Args:
+        networks: on the batches' device.
+        recipe: of all stages.
+        directory: of the run.
+        batches: of the training clips, of no stage yet.
+        from_supernet: a run's directory, whose stage 1 is taken instead of training one.
+        loop: who is told, and where the state is kept.
+
+    Raises:
+        RunDirectoryError: what a directory holds is of another network or other classes.
+        CheckpointError: the disk is full, or a checkpoint cannot be read.
+        NotFiniteError: training diverged.
+        DataError: a clip cannot be read.
+        InvalidParameterError: a teacher does not fit the recipe.
+    """
+    stages = _Stages(networks, recipe, directory, batches, loop)
+    networks.dynamic = stages.kept(SUPERNET, networks.dynamic, lambda: stages.stage_1(from_supernet))
+    if (static := recipe.static) is not None:
+        networks.static = stages.kept(STATIC, networks.static, lambda: stages.static(static))
+    stages.policy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """A run's stages, each of which returns the network that it taught."""
+
+    networks: SDCOM
+    recipe: Recipe
+    directory: Path
+    batches: Batches
+    loop: LoopOptions
+
+    def kept(self, name: str, network: Backbone, learn: Callable[[], Backbone]) -> Backbone:
+        """Return a network as a stage left it: in the directory, or by learning now, which is then kept."""
+        labels = self.recipe.model.labels
+        if network_file(self.directory, name).is_file():
+            load_network(self.directory, name, network, labels)
+            return network
+        learned = learn()
+        if is_main():
+            save_network(self.directory, name, learned, labels)
+        return learned
+
+    def stage_1(self, from_supernet: Path | None) -> Backbone:
+        dynamic = self.networks.dynamic
+        if from_supernet is not None:
+            load_network(from_supernet, SUPERNET, dynamic, self.recipe.model.labels)
+            return dynamic
+        if (distillation := self.recipe.distillation) is not None:
+            dynamic = self.kept(
+                DISTILLATION, dynamic, lambda: self._supernet(DISTILLATION, distillation, dynamic)
+            )
+        return self._supernet(SUPERNET, self.recipe.supernet, dynamic)
+
+    def _supernet(self, name: str, recipe: SupernetRecipe, backbone: Backbone) -> Backbone:
+        return train_supernet(
+            backbone,
+            widths=self.recipe.model.widths,
+            batches=self._batches(name, recipe.optimization),
+            recipe=recipe,
+            loop=self.loop,
+            teacher=_teacher(recipe, self.recipe.model, backbone, self.batches.source.device),
+            name=name,
+        )
+
+    def static(self, recipe: StaticRecipe) -> Backbone:
+        batches = self._batches(STATIC, recipe.optimization)
+        train_static(self.networks, batches=batches, recipe=recipe, loop=self.loop)
+        return self.networks.static
+
+    def policy(self) -> None:
+        recipe = self.recipe.policy
+        batches = self._batches(POLICY, recipe.optimization)
+        train_policy(self.networks, batches=batches, recipe=recipe, loop=self.loop)
+
+    def _batches(self, name: str, optimization: Optimization) -> Batches:
+        return replace(self.batches, batch_size=optimization.batch_size, stage=_NUMBERS[name])
+
+
+def _teacher(
+    recipe: SupernetRecipe, ours: ModelConfig, backbone: Backbone, device: torch.device
+) -> Backbone | None:
+    """Return the network that a backbone is to learn from in stage 1, if there is one.
+
+    Raises:
+        ModelDirectoryError: it cannot be loaded.
+        InvalidParameterError: its classes or its normalisation are others, or its features are fewer.
+    """
+    if recipe.teacher is None:
+        return None
+    model = load_model(Path(recipe.teacher), device)
+    theirs = model.info.config
+    for what, their, our in (
+        ("labels", theirs.labels, ours.labels),
+        ("normalisation", (theirs.clip.mean, theirs.clip.std), (ours.clip.mean, ours.clip.std)),
+    ):
+        if their != our:
+            raise InvalidParameterError(
+                f"the teacher {recipe.teacher} has other {what} than the recipe: {their} and {our}"
+            )
+    teacher = model.networks.dynamic
+    if teacher.num_features < backbone.num_features:
+        raise InvalidParameterError(
+            f"the teacher's {theirs.dynamic} has {teacher.num_features} features, "
+            f"fewer than the {backbone.num_features} of the {ours.dynamic} that is to learn them"
+        )
+    return teacher
