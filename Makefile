@@ -42,6 +42,7 @@ proto: $(INSTALLED)  ## generate service/pb from protos/
 		--python_out=. --pyi_out=. --grpc_python_out=. service/pb/recognition.proto
 
 train-tiny: $(INSTALLED)  ## train both stages on rendered clips, to see that it works
+	rm -rf runs/tiny runs/tiny-rendered
 	$(BIN)/sdcom train tiny --rendered 7 --output runs/tiny
 
 fuzz: $(INSTALLED)  ## send thousands of damaged files through a running server

@@ -5,15 +5,17 @@ same code. Shapes: N frames, C channels.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+ResultT = TypeVar("ResultT")
 
 
 def rank() -> int:
@@ -58,6 +60,20 @@ def barrier() -> None:
     """Wait for every process to come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def from_main(compute: Callable[[], ResultT]) -> ResultT:
+    """Return in every process what the first one computes; the others wait for it.
+
+    Args:
+        compute: is called in the first process alone; its result can be pickled.
+    """
+    if not dist.is_initialized():
+        return compute()
+    box: list[Any] = [compute() if is_main() else None]
+    dist.broadcast_object_list(box, src=0)
+    result: ResultT = box[0]
+    return result
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ def diversity(choices_NK: Tensor, dynamic_KNL: Tensor, static_NL: Tensor) -> Ten
 def feature_distance(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
     """Return the mean squared distance to the teacher's first features, as a share of their mean square.
 
-    The mean square is that of all processes, so that their losses add up to the global batch's.
+    The mean square is that of all processes, so that their losses add up to the global batch's. It counts as
+    1e-6 at least: features of an untrained teacher can vanish, and have no scale then.
     """
     target_ND = teacher_ND[:, : student_ND.shape[1]]
-    return functional.mse_loss(student_ND, target_ND) / mean_over_ranks(target_ND.square().mean())
+    mean_square = mean_over_ranks(target_ND.square().mean()).clamp(min=1e-6)
+    return functional.mse_loss(student_ND, target_ND) / mean_square

@@ -13,7 +13,7 @@ from sdcom.checkpoint import INFO_FILE, ModelInfo, load_info, load_model
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from training.data import DataError, Split, read_split
-from training.recipes import Recipe, tiny
+from training.recipes import Recipe, StaticRecipe, tiny
 from training.records import EpochReport
 from training.run import RunOptions, train
 
@@ -105,3 +105,51 @@ def test_too_few_clips_for_a_batch_are_refused_with_both_numbers(rendered_set: P
     with pytest.raises(DataError, match="5 clips are left for training, fewer than one batch of 8"):
         _train(replace(tiny(split.labels), validation_share=0), few, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def _four_stages(recipe: Recipe) -> Recipe:
+    """Return the recipe with its stage 1 in two halves, and a static network that learns its small input."""
+    once = _one_epoch(recipe)
+    without_labels = replace(
+        once.supernet, label_weight=0.0, classifier_multiplier=0.0, anchor_weight=1.0, full_width_anchor=2.0
+    )
+    return replace(
+        once, distillation=without_labels, static=StaticRecipe(once.supernet.optimization, num_frames=2)
+    )
+
+
+def test_every_stage_is_kept_when_it_ends_and_taken_up_from_there(rendered_set: Path, tmp_path: Path) -> None:
+    whole = read_split(rendered_set, "split")
+    split = replace(whole, train=whole.train[:8], test=())
+    recipe = replace(_four_stages(tiny(split.labels)), validation_share=0)
+    first = _train(recipe, split, tmp_path / "run")
+    assert list(first.reports) == ["distillation", "supernet", "static", "policy"]
+    assert list(first.reports["distillation"][0]) == ["loss", "features"]  # no labels
+    weights = load_model(first.directory).networks.state_dict()
+    (first.directory / "supernet.safetensors").unlink()
+    (first.directory / "checkpoint.pt").unlink()
+    again = _train(recipe, split, tmp_path / "run", resume=True)
+    assert list(again.reports) == ["supernet", "policy"]
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in load_model(again.directory).networks.state_dict().items()
+    )
+
+
+def test_synthetic_clips_are_learnt_from_and_never_held_out(rendered_set: Path, tmp_path: Path) -> None:
+    whole = read_split(rendered_set, "split")
+    synthetic = tuple(replace(clip, group=f"drawn/{clip.group}") for clip in whole.train[:4])
+    clips = whole.train[4:] + whole.test
+    info = train(
+        replace(_one_epoch(tiny(whole.labels)), validation_share=0.5),
+        clips,
+        tmp_path / "run",
+        RunOptions(version="7", device=torch.device("cpu"), num_threads=1),
+        synthetic=synthetic,
+    )
+    assert info is not None
+    held_out = info.provenance["held_out_groups"]
+    assert held_out
+    assert not any(group.startswith("drawn/") for group in held_out)
+    num_held_out = sum(clip.group in held_out for clip in clips)
+    assert info.provenance["num_training_clips"] == len(clips) - num_held_out + len(synthetic)

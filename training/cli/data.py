@@ -1,19 +1,17 @@
 """`sdcom data`: are the clips fit to train on, and packing them for quick reading."""
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from sdcom.processors import num_processors
-from training.cli.console import progress
+from training.cli.console import progress, tracked
 from training.data import Split
-from training.data.checking import MAX_UNUSABLE_SHARE, Track, usable_split
+from training.data.checking import MAX_UNUSABLE_SHARE, usable_split
 from training.data.formats import Dataset, Format, read_dataset
 from training.data.packing import Packing
 from training.data.packing import pack as write_shards
@@ -61,7 +59,7 @@ def check(
         report,
         num_threads=threads or num_processors(),
         max_share=max_unusable,
-        track=_bar("checking"),
+        track=tracked("checking"),
     )
     Console().print(_counts(listed, usable))
     num_unusable = _num_clips(listed) - _num_clips(usable)
@@ -94,7 +92,7 @@ def pack(
         short_side=short_side, max_frames=max_frames, quality=quality, clips_per_shard=clips_per_shard
     )
     packed = write_shards(
-        listed, output, packing, num_threads=threads or num_processors(), track=_bar("packing")
+        listed, output, packing, num_threads=threads or num_processors(), track=tracked("packing")
     )
     report = output / "unreadable.tsv"
     packed.write_report(report)
@@ -103,13 +101,6 @@ def pack(
         f"{len(packed.usable)} clips are in {output}, {len(packed.problems)} could not be read ({report}); "
         f"try: sdcom data check {output}"
     )
-
-
-def _bar(description: str) -> Track:
-    def tracked(items: Iterable[None], total: int) -> Iterable[None]:
-        return track(items, description, total=total, console=progress, transient=True)
-
-    return tracked
 
 
 def _num_clips(split: Split) -> int:

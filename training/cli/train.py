@@ -3,15 +3,25 @@
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-import torch
 import typer
 
 from sdcom.errors import InvalidParameterError
-from training.cli.console import progress
+from training.cli.console import progress, tracked
+from training.cli.data import (
+    ClassesOption,
+    FormatOption,
+    ShareOption,
+    SplitOption,
+    TestOption,
+    VideosOption,
+)
+from training.cli.models import chosen_device
 from training.data import Clip, read_split
-from training.distributed import is_main, process_group
+from training.data.checking import MAX_UNUSABLE_SHARE, usable_split
+from training.data.formats import Dataset, Format, read_dataset
+from training.distributed import from_main, is_main, process_group
 from training.overrides import override
 from training.pretrain import FOLDED_SUFFIX
 from training.published import activitynet, fcvid, mini_kinetics, something_v2
@@ -37,6 +47,13 @@ class RecipeName(StrEnum):
     SOMETHING_V2 = "something-v2"
 
 
+class SeveralLabelsName(StrEnum):
+    """What a clip of several labels stands for (`training.batches.SeveralLabels`)."""
+
+    DRAW = "draw"
+    SHARE = "share"
+
+
 RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     RecipeName.TINY: tiny,
     RecipeName.JHMDB_MINI: jhmdb_mini,
@@ -53,15 +70,24 @@ def train(
     *,
     output: Annotated[Path, typer.Option(help="Directory of the run, and of the model that comes out.")],
     data: Annotated[
-        Path | None, typer.Option(help="Dataset folder with splits.tsv; none trains on rendered clips alone.")
+        Path | None, typer.Option(help="Dataset folder, or its list; none trains on rendered clips alone.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Column of splits.tsv.")] = "split1",
+    format: FormatOption = Format.AUTO,  # noqa: A002  # the option's name
+    split: SplitOption = "split1",
+    videos: VideosOption = None,
+    test: TestOption = None,
+    classes: ClassesOption = None,
+    max_unusable: ShareOption = MAX_UNUSABLE_SHARE,
+    several_labels: Annotated[
+        SeveralLabelsName,
+        typer.Option(help="Learn one of a clip's labels, drawn each epoch, or all in equal shares."),
+    ] = SeveralLabelsName.DRAW,
     weights: Annotated[
         Path | None, typer.Option(help="ImageNet weights that both networks start from.")
     ] = None,
     rendered: Annotated[
-        int, typer.Option(min=0, help="Rendered clips of each action to train on besides.")
-    ] = 14,
+        int, typer.Option(min=0, help="Rendered clips of each of 21 actions to train on besides.")
+    ] = 0,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "0",
     settings: Annotated[
         list[str] | None,
@@ -86,15 +112,23 @@ def train(
     ] = False,
 ) -> None:
     """Train both stages, calibrate, and write a model directory."""
-    labels, clips = _training_clips(data, split, rendered, output.with_name(output.name + "-rendered"))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with process_group(chosen) as own_device, ProgressBar(progress, shown=is_main()) as bar:
-        built = _built(recipe, labels, seed, weights, settings or ())
+    dataset = None if data is None else Dataset(data, format, split, videos, test, classes)
+    rendered_dir = output.with_name(output.name + "-rendered")
+    with (
+        process_group(chosen_device(device)) as own_device,
+        ProgressBar(progress, shown=is_main()) as bar,
+    ):
+        clips = from_main(
+            lambda: _training_clips(
+                dataset, rendered, rendered_dir, num_threads=threads, max_unusable=max_unusable
+            )
+        )
+        built = _built(recipe, clips.labels, seed, weights, settings or ())
         if is_main():
             progress.print_json(data=recipe_document(built))
         info = run(
             built,
-            clips,
+            clips.real,
             output,
             RunOptions(
                 version=version,
@@ -102,11 +136,13 @@ def train(
                 start=None if weights is None else Start(static_weights=weights, dynamic_weights=weights),
                 from_supernet=from_supernet,
                 resume=resume,
+                several_labels=several_labels.value,
                 stream=stream,
                 num_threads=threads,
                 tensorboard=tensorboard,
             ),
             [bar],
+            synthetic=clips.rendered,
         )
     if info is not None:
         progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
@@ -122,15 +158,38 @@ def _built(
     return override(recipe, settings)
 
 
+class _TrainingClips(NamedTuple):
+    """Class names, the dataset's training side, and rendered clips, which are never held out."""
+
+    labels: tuple[str, ...]
+    real: tuple[Clip, ...]
+    rendered: tuple[Clip, ...]
+
+
 def _training_clips(
-    data: Path | None, split: str, rendered: int, rendered_dir: Path
-) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
-    """Return labels and training clips: the dataset's, if one is given, and rendered ones, made here."""
-    real = read_split(data, split) if data is not None else None
+    dataset: Dataset | None, rendered: int, rendered_dir: Path, *, num_threads: int, max_unusable: float
+) -> _TrainingClips:
+    """Return what to train on: a dataset's clips that can be read, rendered ones, made here, or both.
+
+    Raises:
+        InvalidParameterError: there would be nothing.
+        DataError: a list is malformed, or too much of what it names cannot be used.
+    """
+    real = None
+    if dataset is not None:
+        real = usable_split(
+            read_dataset(dataset),
+            rendered_dir.with_name(rendered_dir.name.removesuffix("-rendered") + "-unusable.tsv"),
+            num_threads=num_threads,
+            max_share=max_unusable,
+            track=tracked("checking"),
+        )
     if not rendered:
         if real is None:
             raise InvalidParameterError("nothing to train on: give --data, or --rendered above 0")
-        return real.labels, real.train
+        return _TrainingClips(real.labels, real.train, ())
     generate(rendered_dir, clips_per_action=rendered, seed=RENDERED_SEED)
-    drawn = read_split(rendered_dir, "split", real.labels if real is not None else None)
-    return drawn.labels, (*(real.train if real is not None else ()), *drawn.train)
+    drawn = read_split(rendered_dir, "split", None if real is None else real.labels)
+    if real is None:
+        return _TrainingClips(drawn.labels, drawn.train, ())
+    return _TrainingClips(real.labels, real.train, drawn.train)
