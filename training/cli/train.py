@@ -192,4 +192,4 @@ def _training_clips(
     drawn = read_split(rendered_dir, "split", None if real is None else real.labels)
     if real is None:
         return _TrainingClips(drawn.labels, drawn.train, ())
-    return _TrainingClips(real.labels, real.train, drawn.train)
+    return _TrainingClips(real.labels, real.train, drawn.train + drawn.test)  # real ones are the test
