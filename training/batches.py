@@ -91,7 +91,6 @@ class Batches:
         world_size: processes; divides the batch size.
         several_labels: what clips of several labels are targets of.
         mirrored: for each class, the class that a clip of it shows when mirrored; empty changes none.
-        among: clips to draw from; None is all.
 
     Raises:
         ValueError: the batch cannot be divided evenly, or the rank is outside the world.
@@ -108,7 +107,6 @@ class Batches:
     world_size: int = 1
     several_labels: SeveralLabels = "draw"
     mirrored: tuple[int, ...] = ()
-    among: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:
@@ -121,7 +119,7 @@ class Batches:
     @property
     def num_clips(self) -> int:
         """Clips to draw from."""
-        return len(self.source.clips if self.among is None else self.among)
+        return len(self.source.clips)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,8 +177,7 @@ class Batches:
         return self._view(self._draw(epoch, clip_index), order_T)
 
     def _permutation(self, epoch: int) -> Int64Array:
-        among = np.arange(len(self.source.clips)) if self.among is None else np.array(self.among)
-        return keyed_rng(self.seed, self.stage, epoch, _OF_EPOCHS).permutation(among)
+        return keyed_rng(self.seed, self.stage, epoch, _OF_EPOCHS).permutation(self.num_clips)
 
     def _draw(self, epoch: int, clip_index: int) -> "_Draw":
         rng = keyed_rng(self.seed, self.stage, epoch, clip_index)

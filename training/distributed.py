@@ -7,6 +7,7 @@ same code. Shapes: N frames, C channels.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 ResultT = TypeVar("ResultT")
+
+PATIENCE = timedelta(hours=4)
+"""For the first process, which opens every clip of a dataset before the others have anything to do."""
 
 
 def rank() -> int:
@@ -49,7 +53,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
     finally:

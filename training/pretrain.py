@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdcom.errors import InvalidParameterError
 from sdcom.models.backbone import Backbone
 from sdcom.models.channel_order import sort_channels_by_importance
 from sdcom.models.composition import SDCOM
@@ -21,19 +22,31 @@ FOLDED_CLASSES = 1001  # ImageNet's, and a background class before them
 
 
 def start_from_imagenet(
-    networks: SDCOM, static_weights: Path, dynamic_weights: Path, frames_NCHW: Tensor, *, sort_channels: bool
+    networks: SDCOM,
+    static_weights: Path | None,
+    dynamic_weights: Path | None,
+    frames_NCHW: Tensor,
+    *,
+    sort_channels: bool,
 ) -> None:
-    """Load ImageNet weights into both networks.
+    """Load ImageNet weights into the networks.
 
     Args:
-        networks: both are overwritten, but for their classifiers.
-        static_weights: a torchvision-named file, or `.npz` of a folded MobileNetV2.
+        networks: those with weights are overwritten, but for their classifiers.
+        static_weights: a torchvision-named file, or `.npz` of a folded MobileNetV2; None leaves the network.
         dynamic_weights: likewise.
         frames_NCHW: normalised frames, to recover the batch norm of folded weights with.
         sort_channels: order the dynamic MobileNetV2's channels by importance.
+
+    Raises:
+        ModelDirectoryError: a file cannot be read, or is not of the network's architecture.
+        InvalidParameterError: a folded MobileNetV2 is given to another network.
     """
-    _load(networks.static, (1.0,), static_weights, frames_NCHW, sort_channels=False)
-    _load(networks.dynamic, networks.config.widths, dynamic_weights, frames_NCHW, sort_channels=sort_channels)
+    if static_weights is not None:
+        _load(networks.static, (1.0,), static_weights, frames_NCHW, sort_channels=False)
+    if dynamic_weights is not None:
+        widths = networks.config.widths
+        _load(networks.dynamic, widths, dynamic_weights, frames_NCHW, sort_channels=sort_channels)
 
 
 def _load(
@@ -43,7 +56,10 @@ def _load(
         load_torchvision_weights(network, path)
         return
     if not isinstance(network, SlimmableMobileNetV2):
-        raise TypeError(f"{path} holds a MobileNetV2, which a {type(network).__name__} cannot load")
+        raise InvalidParameterError(
+            f"{path} holds a MobileNetV2, which a {type(network).__name__} cannot load: give each network "
+            "its own file, with --static-weights and --dynamic-weights"
+        )
     original = SlimmableMobileNetV2(widths, FOLDED_CLASSES, same_padding=True)
     load_folded_mobilenet_v2(original, path, frames_NCHW)
     if sort_channels:

@@ -9,12 +9,12 @@ from training.recipes import PolicyRecipe, Recipe, SupernetRecipe
 
 
 def activitynet(labels: Sequence[str], *, seed: int = 0) -> Recipe:
-    """ActivityNet: videos of several labels learn one of them at a time, which the data's format says."""
+    """ActivityNet: videos of several labels learn one of them at a time, as the run's options say."""
     return _published("sdcom-activitynet", labels, seed)
 
 
 def fcvid(labels: Sequence[str], *, seed: int = 0) -> Recipe:
-    """FCVID: a video's labels share the target, which the data's format says."""
+    """FCVID: a video's labels share the target, if the run's options say so (`several_labels="share"`)."""
     return _published("sdcom-fcvid", labels, seed)
 
 

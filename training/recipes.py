@@ -217,6 +217,17 @@ class Recipe:
         if self.model.temporal_shift and self.policy.num_views:
             raise ValueError("views of a model with temporal shift cannot be remembered: num_views=0")
 
+    @property
+    def stages(self) -> dict[str, SupernetRecipe | StaticRecipe | PolicyRecipe]:
+        """The stages that there are, in their order, by their names here."""
+        named = {
+            "distillation": self.distillation,
+            "supernet": self.supernet,
+            "static": self.static,
+            "policy": self.policy,
+        }
+        return {name: stage for name, stage in named.items() if stage is not None}
+
 
 def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
     """MobileNetV2 twice: at 64 pixels as the static network, slimmable at 224 as the dynamic one.
@@ -308,13 +319,12 @@ def tiny(labels: Sequence[str], *, seed: int = 0) -> Recipe:
 
 def own_videos(labels: Sequence[str], *, seed: int = 0) -> Recipe:
     """For anyone's own videos, a few dozen a class: what `jhmdb_mini` found good, in smaller batches."""
-    gentle = jhmdb_mini(labels, seed=seed)
-    return replace(
-        gentle,
-        name="sdcom-own-videos",
-        supernet=replace(gentle.supernet, optimization=replace(gentle.supernet.optimization, batch_size=16)),
-        policy=replace(gentle.policy, optimization=replace(gentle.policy.optimization, batch_size=16)),
-    )
+    recipe = replace(jhmdb_mini(labels, seed=seed), name="sdcom-own-videos")
+    small_batches = {
+        name: replace(stage, optimization=replace(stage.optimization, batch_size=16))
+        for name, stage in recipe.stages.items()
+    }
+    return replace(recipe, **small_batches)  # type: ignore[arg-type]  # stages of several types
 
 
 def for_weights(recipe: Recipe, *, of_tensorflow: bool) -> Recipe:

@@ -22,21 +22,21 @@ from training.loop import LoopOptions
 from training.pretrain import calibration_frames, start_from_imagenet
 from training.recipes import Recipe
 from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
-from training.run_directory import (
-    claim,
-    network_file,
-    recipe_document,
-    sha256_of,
-)
+from training.run_directory import claim, kept_network, recipe_document, sha256_of
 from training.stages import SUPERNET, train_stages
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """ImageNet weights to start from, one file for each network."""
+    """ImageNet weights to start from, one file for each network; None starts that one from random ones."""
 
-    static_weights: Path
-    dynamic_weights: Path
+    static_weights: Path | None
+    dynamic_weights: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that there are."""
+        return tuple(file for file in (self.static_weights, self.dynamic_weights) if file is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +142,13 @@ def _divided(
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
     kept = (*kept, *synthetic)
-    for stage in (recipe.distillation, recipe.supernet, recipe.static, recipe.policy):
-        if stage is None:
-            continue
+    for name, stage in recipe.stages.items():
         batch_size = stage.optimization.batch_size
         if len(kept) < batch_size:
-            raise DataError(f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}")
+            raise DataError(
+                f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}: "
+                f"add clips, or set {name}.optimization.batch_size"
+            )
         if batch_size % world_size():
             raise InvalidParameterError(
                 f"a batch of {batch_size} cannot be divided evenly among {world_size()} processes"
@@ -163,13 +164,16 @@ def _claimed(
     recorders: Sequence[Recorder],
 ) -> LoopOptions:
     """Make the directory this run's; return where its steps are recorded and its state is kept."""
-    files = [] if options.start is None else [options.start.static_weights, options.start.dynamic_weights]
+    start = options.start or Start(None, None)
     document = {
         "recipe": recipe_document(recipe),
-        "imagenet_weights": {file.name: sha256_of(file) for file in files},
+        "imagenet_weights": {
+            name: file and sha256_of(file)
+            for name, file in (("static", start.static_weights), ("dynamic", start.dynamic_weights))
+        },
         "from_supernet": None
         if options.from_supernet is None
-        else sha256_of(network_file(options.from_supernet, SUPERNET)),
+        else sha256_of(kept_network(options.from_supernet, SUPERNET)),
         "several_labels": options.several_labels,
         "data": {"num_training_clips": len(clips), "sha256": digest_of_clips(clips)},
     }
@@ -216,7 +220,7 @@ def _batches(recipe: Recipe, source: ClipSource, options: RunOptions) -> Batches
 def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:
     return {
         "recipe": asdict(recipe) | {"model": None},  # the model is the record's `config`
-        "imagenet_weights": [] if start is None else [start.static_weights.name, start.dynamic_weights.name],
+        "imagenet_weights": [] if start is None else [file.name for file in start.files],
         "torch": torch.__version__,
     }
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from sdcom.checkpoint import INFO_FILE
+from sdcom.config import ModelConfig
 from sdcom.errors import SdcomError
 from sdcom.models.slimmable import Backbone
 from training.checkpoints import CHECKPOINT_FILE, write_atomically
@@ -18,6 +19,8 @@ from training.recipes import Recipe
 from training.records import STEPS_FILE
 
 RECIPE_FILE = "recipe.json"
+NETWORK_SUFFIX = ".safetensors"
+_CONVENTIONS = "conventions"
 
 Document = Mapping[str, Any]
 
@@ -55,6 +58,7 @@ def claim(directory: Path, document: Document, *, resume: bool) -> None:
     path = directory / RECIPE_FILE
     names = (RECIPE_FILE, CHECKPOINT_FILE, STEPS_FILE, INFO_FILE)
     taken = [name for name in names if (directory / name).exists()]
+    taken += sorted(path.name for path in directory.glob(f"*{NETWORK_SUFFIX}"))
     if taken and not resume:
         raise RunDirectoryError(
             f"{directory} already holds a run or a model ({', '.join(taken)}): continue it with --resume, "
@@ -81,36 +85,59 @@ def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
 
 def network_file(directory: Path, stage: str) -> Path:
     """Return where a run keeps the network that a stage taught."""
-    return directory / f"{stage}.safetensors"
+    return directory / f"{stage}{NETWORK_SUFFIX}"
 
 
-def save_network(directory: Path, stage: str, backbone: Backbone, labels: Sequence[str]) -> None:
-    """Keep the network that a stage taught, whole or not at all.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    content = memoryview(save(tensors, {"labels": json.dumps(labels)}))
-    write_atomically(network_file(directory, stage), content)
-
-
-def load_network(directory: Path, stage: str, backbone: Backbone, labels: Sequence[str]) -> None:
-    """Give a network the weights that a run's stage ended with.
+def kept_network(directory: Path, stage: str) -> Path:
+    """Return the file of a network that a run must have kept.
 
     Raises:
-        RunDirectoryError: the directory has none, or they are of another network or other classes.
+        RunDirectoryError: it is not there.
     """
     path = network_file(directory, stage)
     if not path.is_file():
         raise RunDirectoryError(
             f"{path} is missing: {directory} is no run that has finished its stage {stage!r}"
         )
+    return path
+
+
+def save_network(directory: Path, stage: str, backbone: Backbone, model: ModelConfig) -> None:
+    """Keep the network that a stage taught, whole or not at all, and what pixels and classes mean to it.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    content = memoryview(save(tensors, {_CONVENTIONS: json.dumps(_conventions(model))}))
+    write_atomically(network_file(directory, stage), content)
+
+
+def load_network(directory: Path, stage: str, backbone: Backbone, model: ModelConfig) -> None:
+    """Give a network the weights that a run's stage ended with.
+
+    Raises:
+        RunDirectoryError: the directory has none, or they are of another network, of other classes, or of
+            pixels normalised or padded otherwise.
+    """
+    path = kept_network(directory, stage)
     try:
         with safe_open(path, "pt") as file:
-            theirs = json.loads((file.metadata() or {}).get("labels", "null"))
-        if theirs != list(labels):
-            raise RunDirectoryError(f"{path} is of other classes: {theirs} instead of {list(labels)}")
+            theirs = json.loads((file.metadata() or {}).get(_CONVENTIONS, "{}"))
+        difference = next(_differences(theirs, _conventions(model)), None)
+        if difference is not None:
+            raise RunDirectoryError(f"{path} does not fit the recipe's network: {difference}")
         backbone.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, ValueError) as exc:
         raise RunDirectoryError(f"{path} does not fit the recipe's network: {exc}") from exc
+
+
+def _conventions(model: ModelConfig) -> Document:
+    """Return what weights of the right shapes may still be wrong about, as JSON holds it."""
+    return {
+        "labels": list(model.labels),
+        "mean": list(model.clip.mean),
+        "std": list(model.clip.std),
+        "same_padding": model.same_padding,
+        "temporal_shift": model.temporal_shift,
+    }

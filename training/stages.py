@@ -73,19 +73,19 @@ class _Stages:
 
     def kept(self, name: str, network: Backbone, learn: Callable[[], Backbone]) -> Backbone:
         """Return a network as a stage left it: in the directory, or by learning now, which is then kept."""
-        labels = self.recipe.model.labels
+        model = self.recipe.model
         if network_file(self.directory, name).is_file():
-            load_network(self.directory, name, network, labels)
+            load_network(self.directory, name, network, model)
             return network
         learned = learn()
         if is_main():
-            save_network(self.directory, name, learned, labels)
+            save_network(self.directory, name, learned, model)
         return learned
 
     def stage_1(self, from_supernet: Path | None) -> Backbone:
         dynamic = self.networks.dynamic
         if from_supernet is not None:
-            load_network(from_supernet, SUPERNET, dynamic, self.recipe.model.labels)
+            load_network(from_supernet, SUPERNET, dynamic, self.recipe.model)
             return dynamic
         if (distillation := self.recipe.distillation) is not None:
             dynamic = self.kept(

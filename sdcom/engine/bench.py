@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from sdcom.checkpoint import Model
+from sdcom.models.temporal_shift import earlier_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ def time_parts(model: Model, *, num_threads: int, num_repeats: int) -> list[Part
         ("gate", macs.gate, lambda: networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])),
         ("fusion", macs.fusion, lambda: networks.fusion(view.features_ND[None], supplement_BTD)),
     ]
+    one_before_another = earlier_rows(torch.arange(num_frames, device=device) - 1)
     for width in config.widths[1:]:
-        name = f"dynamic at {width:g}"
-        parts.append((name, macs.dynamic[width], partial(networks.fill, frames_TCHW, width)))
+        fill = partial(networks.fill, frames_TCHW, width, one_before_another)
+        parts.append((f"dynamic at {width:g}", macs.dynamic[width], fill))
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     seconds: list[list[float]] = [[] for _ in parts]

@@ -134,13 +134,6 @@ def test_an_epoch_shows_every_clip_at_most_once_in_full_batches_and_a_new_order(
     assert epochs[0] != epochs[1]
 
 
-def test_clips_are_drawn_from_among_those_given() -> None:
-    batches = _of(_counting_store(10), PLAIN, 2, among=(3, 5, 6, 8, 9))
-    drawn = _epoch_labels(batches, 0)
-    assert len(drawn) == len(set(drawn)) == 4
-    assert set(drawn) < {3, 5, 6, 8, 9}
-
-
 def test_labels_stay_with_their_clips() -> None:
     clips = [torch.full((5, 72, 80, 3), 20 * index, dtype=torch.uint8) for index in range(9)]
     for batch in _of(TensorStore(clips, range(9)), PLAIN, 3).epoch(0):

@@ -64,6 +64,12 @@ def test_something_something_is_about_time_and_direction() -> None:
     assert not recipe.augmentation.flip
 
 
+def test_own_videos_are_trained_on_in_small_batches_at_every_stage() -> None:
+    recipe = own_videos(LABELS)
+    assert list(recipe.stages) == ["distillation", "supernet", "static", "policy"]
+    assert {stage.optimization.batch_size for stage in recipe.stages.values()} == {16}
+
+
 def test_weights_decide_how_pixels_are_normalised_and_padded() -> None:
     torchvision = for_weights(jhmdb_mini(LABELS), of_tensorflow=False)
     assert torchvision.model.clip.mean == (0.485, 0.456, 0.406)

@@ -54,6 +54,9 @@ class SeveralLabelsName(StrEnum):
     SHARE = "share"
 
 
+SEVERAL_LABELS = {RecipeName.FCVID: SeveralLabelsName.SHARE}
+"""What the literature's targets are, where they are not one label drawn each epoch."""
+
 RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     RecipeName.TINY: tiny,
     RecipeName.JHMDB_MINI: jhmdb_mini,
@@ -79,12 +82,19 @@ def train(
     classes: ClassesOption = None,
     max_unusable: ShareOption = MAX_UNUSABLE_SHARE,
     several_labels: Annotated[
-        SeveralLabelsName,
-        typer.Option(help="Learn one of a clip's labels, drawn each epoch, or all in equal shares."),
-    ] = SeveralLabelsName.DRAW,
+        SeveralLabelsName | None,
+        typer.Option(
+            help="Learn one of a clip's labels, drawn each epoch, or all in equal shares; "
+            "share for fcvid, draw for others, if not given."
+        ),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="ImageNet weights that both networks start from.")
     ] = None,
+    static_weights: Annotated[
+        Path | None, typer.Option(help="Those of the static network, where the two are not alike.")
+    ] = None,
+    dynamic_weights: Annotated[Path | None, typer.Option(help="Those of the dynamic network.")] = None,
     rendered: Annotated[
         int, typer.Option(min=0, help="Rendered clips of each of 21 actions to train on besides.")
     ] = 0,
@@ -97,7 +107,7 @@ def train(
             help="A field of the recipe, by its dotted name (policy.optimization.epochs=5); may repeat.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that OUTPUT holds.")] = False,
     from_supernet: Annotated[
@@ -113,6 +123,8 @@ def train(
 ) -> None:
     """Train both stages, calibrate, and write a model directory."""
     dataset = None if data is None else Dataset(data, format, split, videos, test, classes)
+    start = Start(static_weights or weights, dynamic_weights or weights)
+    labels_learnt = several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)
     rendered_dir = output.with_name(output.name + "-rendered")
     with (
         process_group(chosen_device(device)) as own_device,
@@ -123,7 +135,8 @@ def train(
                 dataset, rendered, rendered_dir, num_threads=threads, max_unusable=max_unusable
             )
         )
-        built = _built(recipe, clips.labels, seed, weights, settings or ())
+        built = _built(recipe, clips.labels, seed, start, settings or ())
+        _check_start(built, start, from_supernet)
         if is_main():
             progress.print_json(data=recipe_document(built))
         info = run(
@@ -133,10 +146,10 @@ def train(
             RunOptions(
                 version=version,
                 device=own_device,
-                start=None if weights is None else Start(static_weights=weights, dynamic_weights=weights),
+                start=start if start.files else None,
                 from_supernet=from_supernet,
                 resume=resume,
-                several_labels=several_labels.value,
+                several_labels=labels_learnt.value,
                 stream=stream,
                 num_threads=threads,
                 tensorboard=tensorboard,
@@ -149,13 +162,42 @@ def train(
 
 
 def _built(
-    name: RecipeName, labels: Sequence[str], seed: int, weights: Path | None, settings: Sequence[str]
+    name: RecipeName, labels: Sequence[str], seed: int, start: Start, settings: Sequence[str]
 ) -> Recipe:
-    """Return the recipe as the weights need it and the command line sets it."""
+    """Return the recipe as the weights need it and the command line sets it.
+
+    Raises:
+        InvalidParameterError: the networks' weights expect pixels of two kinds, or a setting is wrong.
+    """
     recipe = RECIPES[name](labels, seed=seed)
-    if weights is not None:
-        recipe = for_weights(recipe, of_tensorflow=weights.suffix == FOLDED_SUFFIX)
+    of_tensorflow = {file.suffix == FOLDED_SUFFIX for file in start.files}
+    if len(of_tensorflow) > 1:
+        raise InvalidParameterError(
+            f"{' and '.join(map(str, start.files))} expect pixels normalised in two ways: "
+            f"{FOLDED_SUFFIX} files are TensorFlow's, others torchvision's"
+        )
+    if of_tensorflow:
+        recipe = for_weights(recipe, of_tensorflow=of_tensorflow.pop())
     return override(recipe, settings)
+
+
+def _check_start(recipe: Recipe, start: Start, from_supernet: Path | None) -> None:
+    """Raise if the recipe keeps what a network starts with, and it would start from random weights.
+
+    Raises:
+        InvalidParameterError: so it is; the message names the option.
+    """
+    keeps_static = recipe.static is not None or recipe.policy.static_multiplier == 0
+    keeps_dynamic = from_supernet is None and recipe.supernet.frozen_statistics
+    for keeps, weights, name in (
+        (keeps_static, start.static_weights, "static"),
+        (keeps_dynamic, start.dynamic_weights, "dynamic"),
+    ):
+        if keeps and weights is None:
+            raise InvalidParameterError(
+                f"{recipe.name} holds on to what its {name} network starts with, and random weights are "
+                f"nothing to hold on to: give ImageNet weights with --weights or --{name}-weights"
+            )
 
 
 class _TrainingClips(NamedTuple):

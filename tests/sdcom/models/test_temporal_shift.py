@@ -13,6 +13,7 @@ from sdcom.budget import WidthPlan, choose_widths
 from sdcom.checkpoint import Model, ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import backbone_macs
+from sdcom.engine.bench import time_parts
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.models.backbone import build_backbone
@@ -201,6 +202,11 @@ def test_a_carried_frame_hands_each_block_its_own_channels() -> None:
         earlier = carried.next_frame()
         handed = [earlier(block_map) for block_map in frame]
         assert torch.equal(torch.stack(handed), expected)
+
+
+def test_its_parts_can_be_timed(model: Model) -> None:
+    names = [part.name for part in time_parts(model, num_threads=1, num_repeats=1)]
+    assert names == ["static", "gate", "fusion", *(f"dynamic at {width:g}" for width in WIDTHS if width > 0)]
 
 
 def test_a_network_that_shifts_refuses_frames_without_their_predecessors(networks: SDCOM) -> None:
