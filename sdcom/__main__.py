@@ -168,6 +168,8 @@ def info(
     console.print(_networks(described), _macs(described))
     if described.calibration:
         console.print(_calibration(described))
+    if described.exits:
+        console.print(_exits(described))
     for name, record in (("evaluation", described.evaluation), ("provenance", described.provenance)):
         if record:
             console.print(f"\n{name}", json.dumps(record, indent=2), markup=False)
@@ -279,6 +281,23 @@ def _calibration(described: "ModelInfo") -> Table:
         shares = (f"{share:.1%}" for share in point.width_shares)
         table.add_row(
             f"{point.lam:g}", f"{point.gmacs:.4f}", f"{point.share:.1%}", f"{point.top1:.1%}", *shares
+        )
+    return table
+
+
+def _exits(described: "ModelInfo") -> Table:
+    from sdcom.checkpoint import best_exits
+
+    columns = ("lambda", "confidence", "frames", "GFLOPs a video", "of the baseline", "top-1")
+    table = Table(*columns, title="\nEarly exits, the best at their cost", box=None, title_justify="left")
+    for point in best_exits(described.exits):
+        table.add_row(
+            f"{point.lam:g}",
+            f"{point.confidence:g}",
+            f"{point.num_frames:.1f}",
+            f"{point.gmacs:.4f}",
+            f"{point.share:.1%}",
+            f"{point.top1:.1%}",
         )
     return table
 

@@ -6,6 +6,7 @@ a foreign file is told apart from a model before any of it is used.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -65,6 +66,15 @@ class ExitPoint(_Record):
     gmacs: float
     share: float
     top1: float
+
+
+def best_exits(points: Sequence[ExitPoint]) -> list[ExitPoint]:
+    """Return the calibrated points that nothing cheaper matches, cheapest first."""
+    best: list[ExitPoint] = []
+    for point in sorted(points, key=lambda point: (point.gmacs, -point.top1)):
+        if not best or point.top1 > best[-1].top1:
+            best.append(point)
+    return best
 
 
 class FileRecord(_Record):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdcom.checkpoint import CalibrationPoint, ModelInfo, save_model
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo, save_model
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import SlimmableBatchNorm2d
@@ -59,6 +59,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             CalibrationPoint(lam=2, gmacs=0.05, share=0.52, top1=0.4, width_shares=(0.5, 0.5, 0, 0, 0)),
             CalibrationPoint(lam=50, gmacs=0.025, share=0.26, top1=0.3, width_shares=(1, 0, 0, 0, 0)),
         ),
+        exits=(ExitPoint(lam=2, confidence=0.7, num_frames=2.5, gmacs=0.03, share=0.31, top1=0.35),),
     )
     save_model(directory, info, lively_networks(TINY_CONFIG))
     return directory

@@ -103,6 +103,8 @@ def test_info_prints_networks_costs_and_calibration(
         "floor",
         "baseline",
         "Calibration",
+        "Early exits",
+        "2.5",
         "clap, jump, wave",
     ):
         assert word in shown.output

@@ -9,14 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sdcom.checkpoint import ModelInfo, write_info
+from sdcom.checkpoint import ModelInfo, best_exits, write_info
 from training.calibration import calibrated
 from training.cli.console import progress
 from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
 from training.cli.models import DeviceOption, examined_evidence, open_recognizer
 from training.data import Clip, DataError, Split
 from training.data.formats import Dataset, Format, read_dataset
-from training.evaluation.policies import best_exits
 
 
 class Side(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sdcom.checkpoint import ExitPoint
+from sdcom.checkpoint import ExitPoint, best_exits
 from sdcom.recognition import Budget
 from sdcom.sampling import Int64Array
 from training.calibration import PRICES, exit_steps
@@ -52,15 +52,6 @@ def policy_rows(case: Case, plans: Mapping[float, Int64Array], shares: Sequence[
         *_anytime_rows(case, plans[0.0]),
         *_exit_rows(case, best_exits(case.model.info.exits)),
     ]
-
-
-def best_exits(points: Sequence[ExitPoint]) -> list[ExitPoint]:
-    """Return the calibrated points that nothing cheaper matches, cheapest first."""
-    best: list[ExitPoint] = []
-    for point in sorted(points, key=lambda point: (point.gmacs, -point.top1)):
-        if not best or point.top1 > best[-1].top1:
-            best.append(point)
-    return best
 
 
 def _planned(case: Case, method: Method, setting: float | None, choices_BT: Int64Array) -> Row:

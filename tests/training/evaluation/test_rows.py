@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdcom.checkpoint import ExitPoint, Model, ModelInfo
+from sdcom.checkpoint import ExitPoint, Model, ModelInfo, best_exits
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import TensorStore, patterned_store
@@ -15,7 +15,7 @@ from training.calibration import exit_steps
 from training.evaluation.case import Case, frame_counts, running_mean
 from training.evaluation.controls import control_rows
 from training.evaluation.examine import examine
-from training.evaluation.policies import best_exits, policy_rows, priced_plans
+from training.evaluation.policies import policy_rows, priced_plans
 from training.evaluation.record import Method, Row
 from training.evidence import gather_evidence, priced_choices
 
