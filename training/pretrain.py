@@ -18,7 +18,8 @@ from training.batches import evaluation_clip
 from training.data.sources import ClipSource
 
 FOLDED_SUFFIX = ".npz"
-FOLDED_CLASSES = 1001  # ImageNet's, and a background class before them
+IMAGENET_CLASSES = 1000
+FOLDED_CLASSES = IMAGENET_CLASSES + 1  # a background class before them
 
 
 def start_from_imagenet(
@@ -52,16 +53,23 @@ def start_from_imagenet(
 def _load(
     network: Backbone, widths: Sequence[float], path: Path, frames_NCHW: Tensor, *, sort_channels: bool
 ) -> None:
-    if path.suffix != FOLDED_SUFFIX:
-        load_torchvision_weights(network, path)
-        return
-    if not isinstance(network, SlimmableMobileNetV2):
+    is_folded, is_mobilenet = path.suffix == FOLDED_SUFFIX, isinstance(network, SlimmableMobileNetV2)
+    if is_folded and not is_mobilenet:
         raise InvalidParameterError(
             f"{path} holds a MobileNetV2, which a {type(network).__name__} cannot load: give each network "
             "its own file, with --static-weights and --dynamic-weights"
         )
-    original = SlimmableMobileNetV2(widths, FOLDED_CLASSES, same_padding=True)
-    load_folded_mobilenet_v2(original, path, frames_NCHW)
+    if not is_folded and not (sort_channels and is_mobilenet):
+        load_torchvision_weights(network, path)
+        return
+    # With ImageNet's classifier, which tells how much the last features matter.
+    original = SlimmableMobileNetV2(
+        widths, FOLDED_CLASSES if is_folded else IMAGENET_CLASSES, same_padding=is_folded
+    )
+    if is_folded:
+        load_folded_mobilenet_v2(original, path, frames_NCHW)
+    else:
+        load_torchvision_weights(original, path)
     if sort_channels:
         sort_channels_by_importance(original)
     state = {name: value for name, value in original.state_dict().items() if "classifier" not in name}
