@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ def _train(recipe: Recipe, split: Split, directory: Path, **options: Any) -> _Ru
     return _Run(directory, info, reports, split)
 
 
+def _small(labels: Sequence[str]) -> Recipe:
+    """Return the tiny recipe at half its pixels and two of its widths."""
+    recipe = tiny(labels)
+    clip = recipe.model.clip.model_copy(update={"short_side": 36, "crop": 32})
+    model = recipe.model.model_copy(update={"clip": clip, "widths": (0.0, 0.5, 1.0)})
+    return replace(recipe, model=model)
+
+
 def _one_epoch(recipe: Recipe) -> Recipe:
     once = replace(recipe.supernet.optimization, epochs=1)
     return replace(
@@ -52,7 +61,7 @@ def _one_epoch(recipe: Recipe) -> Recipe:
 @pytest.fixture(scope="module")
 def run(rendered_set: Path, tmp_path_factory: pytest.TempPathFactory) -> _Run:
     split = read_split(rendered_set, "split")
-    return _train(tiny(split.labels), split, tmp_path_factory.mktemp("trained"))
+    return _train(_small(split.labels), split, tmp_path_factory.mktemp("trained"))
 
 
 def test_both_stages_learn(run: _Run) -> None:
@@ -91,7 +100,7 @@ def test_the_record_says_where_the_model_comes_from(run: _Run) -> None:
 def test_the_same_seed_trains_the_same_model(rendered_set: Path, tmp_path: Path) -> None:
     whole = read_split(rendered_set, "split")
     split = replace(whole, train=whole.train[:8], test=())
-    recipe = replace(_one_epoch(tiny(split.labels)), validation_share=0)
+    recipe = replace(_one_epoch(_small(split.labels)), validation_share=0)
     one, again = (
         load_model(_train(recipe, split, tmp_path / name).directory).networks.state_dict()
         for name in ("one", "again")
@@ -103,7 +112,7 @@ def test_too_few_clips_for_a_batch_are_refused_with_both_numbers(rendered_set: P
     split = read_split(rendered_set, "split")
     few = replace(split, train=split.train[:5], test=())
     with pytest.raises(DataError, match="5 clips are left for training, fewer than one batch of 8"):
-        _train(replace(tiny(split.labels), validation_share=0), few, tmp_path)
+        _train(replace(_small(split.labels), validation_share=0), few, tmp_path)
     assert not any(tmp_path.iterdir())
 
 
@@ -121,7 +130,7 @@ def _four_stages(recipe: Recipe) -> Recipe:
 def test_every_stage_is_kept_when_it_ends_and_taken_up_from_there(rendered_set: Path, tmp_path: Path) -> None:
     whole = read_split(rendered_set, "split")
     split = replace(whole, train=whole.train[:8], test=())
-    recipe = replace(_four_stages(tiny(split.labels)), validation_share=0)
+    recipe = replace(_four_stages(_small(split.labels)), validation_share=0)
     first = _train(recipe, split, tmp_path / "run")
     assert list(first.reports) == ["distillation", "supernet", "static", "policy"]
     assert list(first.reports["distillation"][0]) == ["loss", "features"]  # no labels
@@ -141,7 +150,7 @@ def test_synthetic_clips_are_learnt_from_and_never_held_out(rendered_set: Path, 
     synthetic = tuple(replace(clip, group=f"drawn/{clip.group}") for clip in whole.train[:4])
     clips = whole.train[4:] + whole.test
     info = train(
-        replace(_one_epoch(tiny(whole.labels)), validation_share=0.5),
+        replace(_one_epoch(_small(whole.labels)), validation_share=0.5),
         clips,
         tmp_path / "run",
         RunOptions(version="7", device=torch.device("cpu"), num_threads=1),
