@@ -121,7 +121,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Write OUTPUT/tensorboard besides OUTPUT/steps.jsonl.")
     ] = False,
 ) -> None:
-    """Train both stages, calibrate, and write a model directory."""
+    """Train every stage, calibrate, and write a model directory."""
     dataset = None if data is None else Dataset(data, format, split, videos, test, classes)
     start = Start(static_weights or weights, dynamic_weights or weights)
     labels_learnt = several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)
