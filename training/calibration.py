@@ -116,8 +116,13 @@ def macs_after_each_frame(macs: ModelMacs, choices_BT: Int64Array) -> npt.NDArra
     return np.asarray(np.cumsum(dynamic_BT + macs.floor(1), axis=1))
 
 
-def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float:
-    """Return the smallest calibrated share, at most 1, as accurate to `tolerance` as the trained policy."""
+def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float | None:
+    """Return the smallest calibrated share, at most 1, as accurate to `tolerance` as the trained policy.
+
+    None where every plan costs more than the baseline, so that no budget could be kept.
+    """
+    if min(point.share for point in points) > 1:
+        return None
     good_enough = [point for point in points if point.top1 >= points[0].top1 - tolerance]
     share = min(point.share for point in good_enough)
     rounded = math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused

@@ -138,8 +138,14 @@ def test_the_default_budget_is_the_cheapest_that_is_as_good_as_the_trained_polic
 
 @given(st.floats(0.0001, 1))
 def test_the_default_budget_always_pays_for_the_point_that_it_was_taken_from(share: float) -> None:
-    assert share <= default_budget([_point(share, 0.5)]) <= share + 1.01e-4
+    budget = default_budget([_point(share, 0.5)])
+    assert budget is not None
+    assert share <= budget <= share + 1.01e-4
 
 
 def test_a_policy_that_costs_more_than_the_baseline_still_has_a_default_budget() -> None:
-    assert Budget(share=default_budget([_point(1.0432, 0.5)])) == Budget(share=1)
+    assert Budget(share=default_budget([_point(1.0432, 0.5), _point(0.4, 0.1)])) == Budget(share=1)
+
+
+def test_no_budget_is_the_default_where_even_the_cheapest_plan_costs_more_than_the_baseline() -> None:
+    assert default_budget([_point(1.3, 0.5), _point(1.1, 0.5)]) is None
