@@ -16,7 +16,6 @@ from sdcom.errors import SdcomError
 from sdcom.models.slimmable import Backbone
 from training.checkpoints import CHECKPOINT_FILE, write_atomically
 from training.recipes import Recipe
-from training.records import STEPS_FILE
 
 RECIPE_FILE = "recipe.json"
 NETWORK_SUFFIX = ".safetensors"
@@ -45,6 +44,8 @@ def sha256_of(path: Path) -> str:
 def claim(directory: Path, document: Document, *, resume: bool) -> None:
     """Make a directory this run's, and write what decides the run into it.
 
+    A run that came to no checkpoint has left nothing to lose: its directory is free.
+
     Args:
         directory: made if absent.
         document: everything that decides the run.
@@ -56,15 +57,14 @@ def claim(directory: Path, document: Document, *, resume: bool) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / RECIPE_FILE
-    names = (RECIPE_FILE, CHECKPOINT_FILE, STEPS_FILE, INFO_FILE)
-    taken = [name for name in names if (directory / name).exists()]
+    taken = [name for name in (CHECKPOINT_FILE, INFO_FILE) if (directory / name).exists()]
     taken += sorted(path.name for path in directory.glob(f"*{NETWORK_SUFFIX}"))
     if taken and not resume:
         raise RunDirectoryError(
             f"{directory} already holds a run or a model ({', '.join(taken)}): continue it with --resume, "
             f"or give another --output"
         )
-    if path.exists():
+    if taken and path.exists():
         difference = next(_differences(json.loads(path.read_text()), document), None)
         if difference is not None:
             raise RunDirectoryError(
