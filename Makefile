@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## serve the bundled model, post a sample, print the answer
 	$(BIN)/python -m service.demo
 
 test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
-	$(BIN)/pytest -m "not fuzz"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz" -n 2 --dist loadfile
 
 check: lint test  ## what CI runs: lint and test
 
