@@ -18,7 +18,8 @@ demo: $(INSTALLED)  ## serve the bundled model, post a sample, print the answer
 	$(BIN)/python -m service.demo
 
 test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz and not alone" -n 2 --dist loadfile
+	$(BIN)/pytest -m alone tests/sdcom/video
 
 check: lint test  ## what CI runs: lint and test
 
