@@ -197,8 +197,10 @@ class DecoderPool:
 
     def _take(self, deadline: float | None) -> WorkerProcess:
         with self._changed:
-            timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            self._changed.wait_for(lambda: self._idle or self._closed or self._is_hopeless(), timeout)
+            timeout_s = None if deadline is None else deadline - time.monotonic()
+            if timeout_s is not None and timeout_s <= 0:  # its worker would only have to be killed
+                raise _no_decoder_in_time()
+            self._changed.wait_for(lambda: self._idle or self._closed or self._is_hopeless(), timeout_s)
             if self._closed:
                 raise _shutting_down()
             if self._idle:
@@ -207,7 +209,7 @@ class DecoderPool:
                 return worker
             if self._is_hopeless():
                 raise OverloadedError(str(self._failure), retry_after_s=_RESTART_PAUSE_S)
-        raise DeadlineExceededError("the deadline passed before a decoder was free")
+        raise _no_decoder_in_time()
 
     def _is_hopeless(self) -> bool:
         """True while no worker can be started and none is at work that could become free."""
@@ -284,6 +286,10 @@ class DecoderPool:
 
 def _shutting_down() -> OverloadedError:
     return OverloadedError("the decoders are shutting down", retry_after_s=_RESTART_PAUSE_S)
+
+
+def _no_decoder_in_time() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline passed before a decoder was free")
 
 
 def _clip_of(frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:

@@ -139,12 +139,10 @@ def test_a_worker_that_died_idle_is_replaced_and_nobody_notices(good: Path, rest
 def test_a_deadline_counts_while_waiting_and_while_decoding(
     rogues: DecoderPool, restarts: list[str], good: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DeadlineExceededError):
-        rogues.decode(good, deadline=time.monotonic() - 1)
     with ThreadPoolExecutor(2) as threads:
         sleep = rogue_file(tmp_path, b"SLEEP")
         sleepers = [threads.submit(rogues.decode, sleep) for _ in range(2)]
-        time.sleep(0.3)
+        assert eventually(lambda: len(rogues._busy) == 2)
         with pytest.raises(DeadlineExceededError, match="before a decoder was free"):
             rogues.decode(good, deadline=time.monotonic() + 0.2)
         for sleeper in sleepers:
@@ -152,6 +150,15 @@ def test_a_deadline_counts_while_waiting_and_while_decoding(
     with pytest.raises(DeadlineExceededError, match="while the video was being decoded"):
         rogues.decode(sleep, deadline=time.monotonic() + 0.5)
     assert "deadline" in restarts
+
+
+def test_a_deadline_that_has_passed_costs_no_worker(
+    rogues: DecoderPool, restarts: list[str], good: Path
+) -> None:
+    with pytest.raises(DeadlineExceededError, match="before a decoder was free"):
+        rogues.decode(good, deadline=time.monotonic() - 1)
+    assert rogues.decode(good).num_frames == 16
+    assert restarts == []
 
 
 @pytest.mark.alone
@@ -211,7 +218,7 @@ def test_closing_ends_what_is_in_flight(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         sleep = rogue_file(tmp_path, b"SLEEP")
         jobs = [threads.submit(pool.decode, sleep) for _ in range(2)]
-        time.sleep(0.3)
+        assert eventually(lambda: bool(pool._busy))
         started = time.monotonic()
         pool.close()
         assert all(isinstance(job.exception(), OverloadedError) for job in jobs)
