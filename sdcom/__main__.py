@@ -18,7 +18,6 @@ from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 from sdcom.processors import num_processors
 
 if TYPE_CHECKING:
-    from sdcom.checkpoint import ModelInfo
     from sdcom.recognition import Budget, Recognition
     from sdcom.recognizer import Recognizer
 
@@ -29,7 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelOption = Annotated[Path | None, typer.Option(help="Model directory; the bundled model if not given.")]
+MODEL_HELP = "Model directory; the bundled model if not given."
+MODEL_VARIABLE = "SDCOM_MODEL_DIR"  # which the service reads too
+ModelOption = Annotated[Path | None, typer.Option(help=MODEL_HELP, envvar=MODEL_VARIABLE)]
 
 
 def main() -> None:
@@ -155,24 +156,21 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
 
 @app.command()
 def info(
-    model: Annotated[
-        Path | None, typer.Argument(help="Model directory; the bundled model if not given.")
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(help=MODEL_HELP, envvar=MODEL_VARIABLE)] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole record as JSON instead, for scripts.")
+    ] = False,
 ) -> None:
-    """Print a model's networks, what each part costs, its calibration and its evaluation."""
+    """Print a model's networks, what each part costs, its calibration, its evaluation and its origin."""
     from sdcom.checkpoint import load_info
+    from sdcom.described import document, tables
     from sdcom.recognizer import bundled_model_dir
 
     described = load_info(model or bundled_model_dir())
-    console = Console(highlight=False)
-    console.print(_networks(described), _macs(described))
-    if described.calibration:
-        console.print(_calibration(described))
-    if described.exits:
-        console.print(_exits(described))
-    for name, record in (("evaluation", described.evaluation), ("provenance", described.provenance)):
-        if record:
-            console.print(f"\n{name}", json.dumps(record, indent=2), markup=False)
+    if as_json:
+        print(json.dumps(document(described), indent=1))
+        return
+    Console(highlight=False).print(*tables(described))
 
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -242,64 +240,6 @@ def bench(
             f"{row.ms / full.ms:.3f}",
         )
     Console().print(table)
-
-
-def _networks(described: "ModelInfo") -> Table:
-    config, clip = described.config, described.config.clip
-    table = Table(title=described.full_name, box=None, show_header=False, title_justify="left")
-    table.add_row("static network", f"{config.static} at {config.static_resolution} px")
-    table.add_row("dynamic network", f"{config.dynamic} at {clip.crop} px, widths {list(config.widths)}")
-    table.add_row("gate", f"{config.gate_features} features, GRU of {config.gate_hidden}")
-    table.add_row("fusion", f"{config.fusion_features} features")
-    table.add_row("clip", f"{clip.num_frames} frames, short side {clip.short_side}, crop {clip.crop}")
-    table.add_row("labels", f"{config.num_labels}: {', '.join(config.labels)}")
-    default = described.default_budget
-    table.add_row(
-        "default budget", "the policy as trained" if default is None else f"{default:g} of the baseline"
-    )
-    return table
-
-
-def _macs(described: "ModelInfo") -> Table:
-    macs, num_frames = described.macs, described.config.clip.num_frames
-    table = Table("part", "MACs a frame", "GFLOPs a video", title="\nCost", box=None, title_justify="left")
-    rows = [("static", macs.static), ("gate", macs.gate)]
-    rows += [(f"dynamic at {width:g}", count) for width, count in macs.dynamic.items()]
-    rows += [("fusion", macs.fusion)]
-    for name, count in rows:
-        table.add_row(name, f"{count:,}", f"{count * num_frames / 1e9:.4f}")
-    table.add_row("floor: every frame at width 0", "", f"{macs.floor(num_frames) / 1e9:.4f}")
-    table.add_row("baseline: every frame at full width", "", f"{macs.baseline(num_frames) / 1e9:.4f}")
-    return table
-
-
-def _calibration(described: "ModelInfo") -> Table:
-    widths = (f"at {width:g}" for width in described.config.widths)
-    columns = ("lambda", "GFLOPs a video", "of the baseline", "top-1", *widths)
-    table = Table(*columns, title="\nCalibration", box=None, title_justify="left")
-    for point in described.calibration:
-        shares = (f"{share:.1%}" for share in point.width_shares)
-        table.add_row(
-            f"{point.lam:g}", f"{point.gmacs:.4f}", f"{point.share:.1%}", f"{point.top1:.1%}", *shares
-        )
-    return table
-
-
-def _exits(described: "ModelInfo") -> Table:
-    from sdcom.checkpoint import best_exits
-
-    columns = ("lambda", "confidence", "frames", "GFLOPs a video", "of the baseline", "top-1")
-    table = Table(*columns, title="\nEarly exits, the best at their cost", box=None, title_justify="left")
-    for point in best_exits(described.exits):
-        table.add_row(
-            f"{point.lam:g}",
-            f"{point.confidence:g}",
-            f"{point.num_frames:.1f}",
-            f"{point.gmacs:.4f}",
-            f"{point.share:.1%}",
-            f"{point.top1:.1%}",
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sdcom.__main__ import _table, app
+from sdcom.checkpoint import INFO_FILE, load_info, write_info
 from sdcom.errors import InvalidParameterError
 from tests.sdcom.video.videos import encode
 
@@ -24,9 +26,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def run(*arguments: str | Path | float) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path | float, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sdcom", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
+    )
 
 
 def test_many_files_are_lines_of_json_and_a_bad_one_does_not_stop_the_others(
@@ -108,6 +112,58 @@ def test_info_prints_networks_costs_and_calibration(
         "clap, jump, wave",
     ):
         assert word in shown.output
+
+
+def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_listed(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [{"name": "SDCOM, default budget", "top1": 0.4486, "gflops": 0.96106, "share": 0.401}]
+    info = load_info(tiny_model_dir).model_copy(
+        update={
+            "evaluation": {
+                "split1": {"command": "sdcom evaluate [tiny]", "scores": scores},
+                "by hand": {"top1": {"morning": 0.5}},
+            },
+            "provenance": {
+                "num_training_clips": 716,
+                "held_out_groups": ["jhmdb/g009", "jhmdb/g062"],
+                "recipe": {"model": None, "policy": {"num_views": 5}},
+            },
+        }
+    )
+    write_info(tmp_path, info)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["info", str(tmp_path)]).output
+    assert re.search(r"Evaluation, split1\s+top-1\s+GFLOPs a video\s+of the baseline", shown)
+    assert re.search(r"SDCOM, default budget +44\.9% +0\.9611 +40\.1%", shown)
+    assert re.search(r"command +sdcom evaluate \[tiny\]", shown)
+    assert re.search(r"top1\.morning +0\.5", shown)
+    assert re.search(r"held_out_groups +jhmdb/g009, jhmdb/g062", shown)
+    assert re.search(r"Recipe\s+policy\.num_views +5", shown)
+    assert "{" not in shown
+
+
+def test_info_gives_scripts_the_whole_record(tiny_model_dir: Path) -> None:
+    shown = CliRunner().invoke(app, ["info", str(tiny_model_dir), "--json"])
+    assert json.loads(shown.stdout) == json.loads((tiny_model_dir / INFO_FILE).read_text())
+
+
+def test_the_model_is_that_of_the_services_variable_unless_it_is_named(
+    tiny_model_dir: Path, clip: Path, tmp_path: Path
+) -> None:
+    shown = run("recognize", clip, SDCOM_MODEL_DIR=str(tiny_model_dir))
+    assert json.loads(shown.stdout)["model"] == "tiny@0"
+    info = CliRunner().invoke(app, ["info", "--json"], env={"SDCOM_MODEL_DIR": str(tiny_model_dir)})
+    assert json.loads(info.stdout)["name"] == "tiny"
+    elsewhere = {"SDCOM_MODEL_DIR": str(tmp_path / "gone")}
+    assert CliRunner().invoke(app, ["info", str(tiny_model_dir)], env=elsewhere).exit_code == 0
+    assert "gone is not a model directory" in str(CliRunner().invoke(app, ["info"], env=elsewhere).exception)
+
+
+@pytest.mark.parametrize("command", ["recognize", "info"])
+def test_the_help_names_the_variable(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "SDCOM_MODEL_DIR" in CliRunner().invoke(app, [command, "--help"]).output
 
 
 def test_a_misspelt_command_is_told_the_nearest() -> None:
