@@ -5,7 +5,7 @@ each class to one HTTP status and one gRPC code (`service/errors.py`); nothing e
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 _DIGITS = 4
@@ -13,9 +13,29 @@ _DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, 
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most like `name`, or None if none is close."""
-    matches = difflib.get_close_matches(name.lower(), sorted(valid), n=1, cutoff=0.5)
+    """Return the valid name most like `name`, capitals aside, or None if none is close."""
+    matches = nearest_names(name, valid, limit=1)
     return matches[0] if matches else None
+
+
+def nearest_names(name: str, valid: Iterable[str], *, limit: int, cutoff: float = 0.5) -> list[str]:
+    """Return the valid names most like `name`, capitals aside, the nearest first.
+
+    Args:
+        name: that was given.
+        valid: names to choose from.
+        limit: of how many are returned.
+        cutoff: likeness that a name must have, from 0, which all have, to 1, the same letters.
+    """
+    by_lower = {one.lower(): one for one in sorted(valid)}
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=cutoff)
+    return [by_lower[match] for match in matches]
+
+
+def either(names: Sequence[str]) -> str:
+    """Return names as a question lists them: 'a', 'b' or 'c'."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class SdcomError(Exception):
@@ -27,15 +47,34 @@ class InvalidParameterError(SdcomError):
 
 
 class UnknownNameError(InvalidParameterError):
-    """A parameter or setting by that name does not exist."""
+    """A parameter or setting by that name does not exist.
 
-    def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+    Args:
+        kind: of name, in words.
+        name: that does not exist.
+        valid: names that do.
+        all_names: where the user finds them all, in words; empty where they are few enough to be listed here.
+        nearest: valid names that may be meant, the likeliest first; the nearest one by its letters if None.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        valid: Iterable[str],
+        *,
+        all_names: str = "",
+        nearest: Sequence[str] | None = None,
+    ) -> None:
         names = sorted(valid)
-        guess = nearest_name(name, names)
-        hint = f"did you mean {guess!r}?" if guess else "valid names: " + ", ".join(names)
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        guesses = nearest_names(name, names, limit=1) if nearest is None else nearest
+        listed = all_names or "valid names: " + ", ".join(names)
+        hints = [f"did you mean {either(guesses)}?"] if guesses else []
+        if all_names or not guesses:
+            hints.append(listed)
+        super().__init__(f"unknown {kind} {name!r}; {' '.join(hints)}")
         self.name = name
-        self.nearest = guess
+        self.nearest = guesses[0] if guesses else None
 
 
 class BudgetBelowFloorError(SdcomError):

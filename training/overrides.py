@@ -1,19 +1,22 @@
 """Fields of a recipe set by dotted names, as on the command line: `policy.optimization.epochs=5`."""
 
 import dataclasses
+import functools
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sdcom.errors import InvalidParameterError, UnknownNameError
+from sdcom.errors import InvalidParameterError, UnknownNameError, nearest_names
 
 ConfigT = TypeVar("ConfigT")
 
 FROM_THE_DATA: Final = ("model.labels",)
 ABSENT: Final = ("none", "null")
+FIELDS_SUGGESTED: Final = 4  # the stages that a recipe can have
+ALL_FIELDS: Final = "sdcom train --fields RECIPE lists them all"
 
 
 def override(recipe: ConfigT, assignments: Sequence[str]) -> ConfigT:
@@ -46,6 +49,25 @@ def override(recipe: ConfigT, assignments: Sequence[str]) -> ConfigT:
 def field_names(recipe: object) -> list[str]:
     """Return the dotted names of all fields that can be set."""
     return [name for name, _ in _fields(recipe)]
+
+
+def assignments_of(recipe: object) -> list[str]:
+    """Return every field that has a value of its own as `NAME=VALUE`, as `override` takes it."""
+    values = ((name, _value_at(recipe, name)) for name in field_names(recipe))
+    return [f"{name}={_written(value)}" for name, value in values if not _is_group(value)]
+
+
+def _value_at(config: object, name: str) -> object:
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def _written(value: object) -> str:
+    """Return a value as a person writes it."""
+    if value is None:
+        return ABSENT[0]
+    if isinstance(value, tuple):
+        return ",".join(map(_written, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _fields(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,7 +104,20 @@ def _check_name(name: str, known: Mapping[str, Any]) -> None:
     members = [field for field in known if field.startswith(name + ".")]
     if members and name:
         raise InvalidParameterError(f"{name} is a group of fields; set one of them: {', '.join(members)}")
-    raise UnknownNameError("field of the recipe", name, known)
+    raise UnknownNameError(
+        "field of the recipe", name, known, all_names=ALL_FIELDS, nearest=_nearest_fields(name, known)
+    )
+
+
+def _nearest_fields(name: str, known: Iterable[str]) -> list[str]:
+    """Return the fields that a name may stand for: one all but spelt so, else those whose last part is like it."""
+    fields = list(known)
+    if spelt_so := nearest_names(name, fields, limit=1, cutoff=0.9):
+        return spelt_so
+    last_parts = {field.rpartition(".")[2] for field in fields}
+    meant = nearest_names(name.rpartition(".")[2], last_parts, limit=1, cutoff=0.7)
+    ending_so = [field for field in fields if field.rpartition(".")[2] in meant]
+    return nearest_names(name, ending_so, limit=FIELDS_SUGGESTED, cutoff=0)
 
 
 def _parsed(name: str, text: str, annotation: Any) -> object:

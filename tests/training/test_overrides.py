@@ -1,13 +1,14 @@
 """Fields of a recipe by dotted names: typed, and refused with what would be right."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from sdcom.errors import InvalidParameterError, UnknownNameError
-from training.overrides import field_names, override
+from training.overrides import assignments_of, field_names, override
 from training.published import something_v2
-from training.recipes import Optimization, Recipe, tiny
+from training.recipes import Optimization, Recipe, own_videos, tiny
 
 RECIPE = tiny(("clap", "wave"))
 
@@ -94,6 +95,30 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, nearest: str
         UnknownNameError, match=f"unknown field of the recipe '{name}'; did you mean '{nearest}'"
     ):
         override(RECIPE, [f"{name}=1"])
+
+
+def test_a_name_without_its_groups_is_told_the_few_fields_that_end_so_and_where_all_are() -> None:
+    few = (
+        "'policy.optimization.epochs', 'supernet.optimization.epochs' or 'distillation.optimization.epochs'"
+        r"\? sdcom train --fields RECIPE lists them all$"
+    )
+    with pytest.raises(UnknownNameError, match=f"'epochs'; did you mean .*{few}"):
+        override(own_videos(("clap", "wave")), ["epochs=1"])
+    with pytest.raises(UnknownNameError, match=r"'policy\.optimization\.batch_size' or 'supernet\.optim"):
+        override(RECIPE, ["batchsize=1"])
+
+
+def test_a_name_like_no_field_is_told_where_all_are_instead_of_all_of_them() -> None:
+    with pytest.raises(UnknownNameError, match="recipe 'zzz'; sdcom train --fields RECIPE lists them all$"):
+        override(RECIPE, ["zzz=1"])
+
+
+@pytest.mark.parametrize("recipe", [tiny, own_videos, something_v2])
+def test_a_recipe_written_out_field_by_field_is_that_recipe(recipe: Callable[..., Recipe]) -> None:
+    written = recipe(("clap", "wave"))
+    assert override(written, assignments_of(written)) == written
+    other = override(written, ["policy.optimization.epochs=99", "augmentation.flip=false"])
+    assert override(written, assignments_of(other)) == other
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,18 @@ def test_weights_that_expect_different_pixels_are_refused(videos: Path, tmp_path
 def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match="give --data, or --rendered above 0"):
         _train("tiny", tmp_path / "run")
+
+
+def test_a_misspelt_recipe_is_told_the_nearest(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, ["train", "tinny", "--output", str(tmp_path)], env={"COLUMNS": "200"})
+    assert ended.exit_code == 2
+    assert "unknown recipe 'tinny'; did you mean 'tiny'?" in ended.output
+
+
+def test_the_fields_of_a_recipe_are_printed_as_they_can_be_set() -> None:
+    ended = CliRunner().invoke(app, ["train", "--fields", "own-videos"])
+    assert ended.exit_code == 0
+    fields = ended.stdout.splitlines()
+    assert {"policy.optimization.epochs=10", "static.optimization.milestones=", "supernet.teacher=none"} <= {
+        *fields
+    }

@@ -1,6 +1,6 @@
 """`sdcom train`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -18,14 +18,14 @@ from training.cli.data import (
     VideosOption,
 )
 from training.cli.models import chosen_device
+from training.cli.recipes import RECIPES, FieldsOption, RecipeArgument, RecipeName
 from training.data import Clip, read_split
 from training.data.checking import MAX_UNUSABLE_SHARE, usable_split
 from training.data.formats import Dataset, Format, read_dataset
 from training.distributed import from_main, is_main, process_group
 from training.overrides import override
 from training.pretrain import FOLDED_SUFFIX
-from training.published import activitynet, fcvid, mini_kinetics, something_v2
-from training.recipes import Recipe, for_weights, jhmdb_mini, own_videos, tiny
+from training.recipes import Recipe, for_weights
 from training.records import ProgressBar
 from training.rendered import generate
 from training.run import RunOptions, Start
@@ -33,18 +33,6 @@ from training.run import train as run
 from training.run_directory import recipe_document
 
 RENDERED_SEED = 7
-
-
-class RecipeName(StrEnum):
-    """The recipes of `training/recipes.py` and `training/published.py`, as the command line names them."""
-
-    TINY = "tiny"
-    JHMDB_MINI = "jhmdb-mini"
-    OWN_VIDEOS = "own-videos"
-    ACTIVITYNET = "activitynet"
-    FCVID = "fcvid"
-    MINI_KINETICS = "mini-kinetics"
-    SOMETHING_V2 = "something-v2"
 
 
 class SeveralLabelsName(StrEnum):
@@ -57,19 +45,9 @@ class SeveralLabelsName(StrEnum):
 SEVERAL_LABELS = {RecipeName.FCVID: SeveralLabelsName.SHARE}
 """What the literature's targets are, where they are not one label drawn each epoch."""
 
-RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
-    RecipeName.TINY: tiny,
-    RecipeName.JHMDB_MINI: jhmdb_mini,
-    RecipeName.OWN_VIDEOS: own_videos,
-    RecipeName.ACTIVITYNET: activitynet,
-    RecipeName.FCVID: fcvid,
-    RecipeName.MINI_KINETICS: mini_kinetics,
-    RecipeName.SOMETHING_V2: something_v2,
-}
-
 
 def train(
-    recipe: Annotated[RecipeName, typer.Argument(help="What to train.")],
+    recipe: RecipeArgument,
     *,
     output: Annotated[Path, typer.Option(help="Directory of the run, and of the model that comes out.")],
     data: Annotated[
@@ -107,6 +85,7 @@ def train(
             help="A field of the recipe, by its dotted name (policy.optimization.epochs=5); may repeat.",
         ),
     ] = None,
+    fields: FieldsOption = None,  # noqa: ARG001  # its callback has done all when this is reached
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that OUTPUT holds.")] = False,
