@@ -110,7 +110,7 @@ def _check_name(name: str, known: Mapping[str, Any]) -> None:
 
 
 def _nearest_fields(name: str, known: Iterable[str]) -> list[str]:
-    """Return the fields that a name may stand for: one all but spelt so, else those whose last part is like it."""
+    """Return the fields that a name may mean: one all but spelt so, else those whose last part is like it."""
     fields = list(known)
     if spelt_so := nearest_names(name, fields, limit=1, cutoff=0.9):
         return spelt_so

@@ -1,5 +1,6 @@
 """ImageNet weights into slimmable backbones: torchvision-named files and batch-norm-folded MobileNetV2."""
 
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sdcom.models.slimmable import (
 )
 
 CALIBRATION_BATCH = 16
+_FOLDED_NAMES = "arrays named NN.<block>.<layer>.weight and .bias"
 
 
 def load_torchvision_weights(model: Backbone, path: Path) -> bool:
@@ -97,8 +99,18 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on damaged bytes the readers raise almost any class
+    except OSError as error:
         raise ModelDirectoryError(f"cannot read weights from {path}: {error}") from error
+    except (
+        Exception
+    ) as error:  # on damaged bytes the readers raise almost any class, with advice to trust them
+        kind = (
+            "a .safetensors file" if path.suffix == ".safetensors" else "a state dict that torch.save wrote"
+        )
+        raise ModelDirectoryError(
+            f"cannot read weights from {path}: {kind} was expected, and this is none, is damaged, or holds "
+            "more than tensors"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelDirectoryError(f"{path} is not a state dict (a mapping of names to tensors)")
     return dict(state)
@@ -150,6 +162,12 @@ def _conv_norm_pairs(model: SlimmableMobileNetV2) -> list[tuple[SlimmableConv2d,
 
 def _read_folded(path: Path) -> list[tuple[Tensor, Tensor]]:
     """Return each layer's (weight, bias) in network order."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ModelDirectoryError(
+            f"cannot read weights from {path}: it is no NumPy archive, which .npz stands for; that of a "
+            f"MobileNetV2 with folded batch norms was expected ({_FOLDED_NAMES}). Weights of PyTorch end in "
+            ".pth or .safetensors"
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}

@@ -109,7 +109,7 @@ def test_a_name_without_its_groups_is_told_the_few_fields_that_end_so_and_where_
 
 
 def test_a_name_like_no_field_is_told_where_all_are_instead_of_all_of_them() -> None:
-    with pytest.raises(UnknownNameError, match="recipe 'zzz'; sdcom train --fields RECIPE lists them all$"):
+    with pytest.raises(UnknownNameError, match=r"'zzz'; sdcom train --fields RECIPE lists them all$"):
         override(RECIPE, ["zzz=1"])
 
 

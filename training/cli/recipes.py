@@ -49,7 +49,7 @@ def recipe_name(text: str) -> RecipeName:
 
 
 def print_fields(recipe: RecipeName | None) -> None:
-    """Print every field of a recipe as `--set` takes it, and end the command; nothing if there is no recipe."""
+    """Print every field of a recipe as `--set` takes it, and end the command; do nothing without one."""
     if recipe is None:
         return
     for assignment in assignments_of(RECIPES[recipe](_ANY_LABELS)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdcom.errors import nearest_name
 from training.data.clips import Clip, DataError, Split
 from training.data.media import open_media
 
@@ -114,6 +115,7 @@ def usable_split(
     Raises:
         DataError: more cannot be used, or the classes cannot be learnt from the rest.
     """
+    check_classes(split)  # what no clip need be opened for comes first
     checked = check_clips((*split.train, *split.test), num_threads=num_threads, track=track)
     if checked.problems:
         checked.write_report(report)
@@ -139,11 +141,23 @@ def check_classes(split: Split, min_clips: int = MIN_TRAINING_CLIPS) -> None:
     counts = Counter(label for clip in split.train for label in clip.labels)
     few = {name: counts[index] for index, name in enumerate(split.labels) if counts[index] < min_clips}
     if few:
-        named = ", ".join(f"{name!r} has {count}" for name, count in list(few.items())[:5])
+        known = [name for name in split.labels if name not in few]
+        named = ", ".join(
+            f"{name!r} has {count}{_suspicion(name, split.named_at.get(name), known)}"
+            for name, count in list(few.items())[:5]
+        )
         raise DataError(
             f"{len(few)} of {len(split.labels)} classes have fewer than {min_clips} training clips: {named}; "
             "add clips, or correct the labels if they are misspelt"
         )
+
+
+def _suspicion(name: str, named_at: str | None, known: Sequence[str]) -> str:
+    """Return where a rare label stands first, and which other one it may be meant for."""
+    guess = nearest_name(name, known)
+    hints = [] if named_at is None else [named_at]
+    hints += [] if guess is None else [f"did you mean {guess!r}?"]
+    return f" ({'; '.join(hints)})" if hints else ""
 
 
 def _problem_of(clip: Clip) -> str | None:

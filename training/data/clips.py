@@ -1,8 +1,8 @@
 """Labelled clips: what each is, what it shows, and which source it was cut from."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,19 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The two sides of a split, and the class names that the labels index."""
+    """The two sides of a split, and the class names that the labels index.
+
+    Attributes:
+        labels: class names.
+        train: clips to learn from.
+        test: clips to evaluate on.
+        named_at: file and line that name a class first, for errors; of lists whose labels are free text.
+    """
 
     labels: tuple[str, ...]
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
+    named_at: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
 
     @property
     def mirrored(self) -> tuple[int, ...]:

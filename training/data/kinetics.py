@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.data.clips import Clip, Split
-from training.data.rows import Place, find_clip, label_index
+from training.data.rows import Place, find_clip, first_named, label_index
 from training.data.tables import read_rows
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -37,7 +37,8 @@ def read_kinetics(lists: Sequence[Path], root: Path, labels: Sequence[str] | Non
         if side not in _TRAIN | _TEST:
             raise place.error(f"split is {row['split']!r}; train, val or test was expected")
         (train if side in _TRAIN else test).append(_clip(place, row, root, names))
-    return Split(names, tuple(train), tuple(test))
+    named_at = first_named((row["label"], place) for place, row in rows)
+    return Split(names, tuple(train), tuple(test), named_at=named_at)
 
 
 def _clip(place: Place, row: Mapping[str, str], root: Path, names: Sequence[str]) -> Clip:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ class Place:
         """Number of the line, from 1."""
         return self._line
 
+    def __str__(self) -> str:
+        return f"{self.path} line {self.line}"
+
     def error(self, what: str) -> DataError:
         """Return the error that something is wrong on this line."""
-        return DataError(f"{self.path} line {self.line}: {what}")
+        return DataError(f"{self}: {what}")
 
 
 class JsonPlace(Place):
@@ -96,6 +99,14 @@ def filled_lines(path: Path) -> Iterator[tuple[Place, str]]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             yield Place(path, number), line.strip()
+
+
+def first_named(named: Iterable[tuple[str, Place]]) -> dict[str, str]:
+    """Return, for each name, the file and the line of the first place that it stands at."""
+    first: dict[str, Place] = {}
+    for name, place in named:
+        first.setdefault(name, place)
+    return {name: str(place) for name, place in first.items()}
 
 
 def label_index(name: str, names: Sequence[str], place: Place) -> int:

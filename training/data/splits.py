@@ -4,7 +4,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdcom.errors import nearest_name
 from training.data.clips import Clip, DataError, Split
+from training.data.rows import Place, first_named
 
 MANIFEST = "splits.tsv"
 
@@ -40,11 +42,14 @@ def read_split(root: Path, column: str, labels: Sequence[str] | None = None) -> 
     sides: dict[str, list[Clip]] = {"train": [], "test": []}
     for line, row in rows:
         if row["label"] not in names:
+            guess = nearest_name(row["label"], names)
+            hint = f"; did you mean {guess!r}?" if guess else ""
             raise DataError(
-                f"{manifest} line {line}: label {row['label']!r} is not one of the model's labels"
+                f"{manifest} line {line}: label {row['label']!r} is not one of the model's labels{hint}"
             )
         if row[column] not in sides:
             raise DataError(f"{manifest} line {line}: {column} is {row[column]!r}, train or test expected")
         clip = Clip(root / row["file"], (names.index(row["label"]),), f"{root.name}/{row['group']}")
         sides[row[column]].append(clip)
-    return Split(names, tuple(sides["train"]), tuple(sides["test"]))
+    named_at = first_named((row["label"], Place(manifest, line)) for line, row in rows)
+    return Split(names, tuple(sides["train"]), tuple(sides["test"]), named_at=named_at)

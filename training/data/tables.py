@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.data.clips import Clip, DataError, Split
 from training.data.folders import halves
-from training.data.rows import Place, label_index, read_text
+from training.data.rows import Place, first_named, label_index, read_text
 
 LABEL_SEPARATOR = ";"
 _SIDES = {"train": "train", "training": "train", "test": "test", "val": "test", "validation": "test"}
@@ -42,11 +42,16 @@ def read_table(path: Path, root: Path | None = None, labels: Sequence[str] | Non
         )
         for (place, row), of_clip in zip(rows, several, strict=True)
     ]
-    if "split" not in rows[0][1]:
-        return _halved(names, clips)
-    sides = [_side(place, row) for place, row in rows]
-    train = tuple(clip for clip, side in zip(clips, sides, strict=True) if side == "train")
-    return Split(names, train, tuple(clip for clip, side in zip(clips, sides, strict=True) if side == "test"))
+    if "split" in rows[0][1]:
+        tested = [_side(place, row) == "test" for place, row in rows]
+    else:
+        tested = _fifth_of_each_class(clips)
+    named_at = first_named((name, place) for (place, _), of in zip(rows, several, strict=True) for name in of)
+    train, test = (
+        tuple(clip for clip, is_tested in zip(clips, tested, strict=True) if is_tested is on_side)
+        for on_side in (False, True)
+    )
+    return Split(names, train, test, named_at=named_at)
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
@@ -98,11 +103,10 @@ def _side(place: Place, row: Mapping[str, str]) -> str:
         raise place.error(f"split is {row['split']!r}; train or test was expected") from None
 
 
-def _halved(names: tuple[str, ...], clips: Sequence[Clip]) -> Split:
-    """Choose a fifth of each class's groups as the test side."""
+def _fifth_of_each_class(clips: Sequence[Clip]) -> list[bool]:
+    """Tell which clips are of the test side: those of a fifth of each class's groups."""
     by_class: dict[int, set[str]] = {}
     for clip in clips:
         by_class.setdefault(clip.label, set()).add(clip.group)
     tested = {group for groups in by_class.values() for group in halves(groups)[1]}
-    train = tuple(clip for clip in clips if clip.group not in tested)
-    return Split(names, train, tuple(clip for clip in clips if clip.group in tested))
+    return [clip.group in tested for clip in clips]

@@ -129,6 +129,14 @@ def test_a_missing_or_damaged_file_is_refused_by_name(
         load_torchvision_weights(SlimmableResNet("resnet18", WIDTHS, 10), tmp_path / name)
 
 
+def test_a_text_is_refused_with_what_is_expected_instead_of_what_torch_says(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("these are no weights")
+    with pytest.raises(
+        ModelDirectoryError, match=r"w\.pth: a state dict that torch\.save wrote was expected"
+    ):
+        load_torchvision_weights(SlimmableResNet("resnet18", WIDTHS, 10), tmp_path / "w.pth")
+
+
 def test_a_checkpoint_that_is_no_state_dict_is_refused(source: SlimmableResNet, tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": source.state_dict()}, tmp_path / "w.pth")
     with pytest.raises(ModelDirectoryError, match="not a state dict"):
@@ -214,6 +222,17 @@ def test_recovered_batch_norm_is_at_home_in_training_on_the_calibration_frames(
         in_evaluation = model.eval().pool(model.feature_map(photos, 1.0))
     assert nn.functional.cosine_similarity(in_training, in_evaluation).min() > 0.99
     assert all(norm.weight.min() > 0 for norm in batch_norms(model))
+
+
+@pytest.mark.parametrize("content", [b"these are no weights", b"\x93NUMPY\x01\x00", b""])
+def test_what_is_no_archive_is_refused_with_what_is_expected(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.npz").write_bytes(content)
+    model = SlimmableMobileNetV2((1.0,), 21, same_padding=True)
+    expected = (
+        r"w\.npz: it is no NumPy archive, which \.npz stands for; that of a MobileNetV2 .* was expected"
+    )
+    with pytest.raises(ModelDirectoryError, match=expected):
+        load_folded_mobilenet_v2(model, tmp_path / "w.npz", torch.zeros(1, 3, 32, 32))
 
 
 def test_folded_weights_need_the_padding_they_were_trained_with(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.training.data.conftest import WriteVideo
 from training.data import Clip, DataError, Split
 from training.data.checking import check_classes, check_clips, usable_split
+from training.data.formats import Dataset, read_dataset
 
 
 @pytest.fixture
@@ -82,7 +83,22 @@ def test_one_class_and_misspelt_labels_are_refused() -> None:
     with pytest.raises(DataError, match="there is one class, 'wave': at least two are needed"):
         check_classes(Split(("wave",), clips[::2], ()))
     with pytest.raises(
-        DataError, match=r"1 of 3 classes have fewer than 2 training clips: 'wvae' has 1; .*misspelt"
+        DataError, match=r"1 of 3 classes have fewer than 2 training clips: 'wvae' has 1 .*; .*misspelt"
     ):
         check_classes(Split(("clap", "wave", "wvae"), (*clips, Clip(Path("x.mp4"), (2,), "g")), ()))
     check_classes(Split(("clap", "wave"), clips, ()))
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "splits.tsv"])
+def test_a_label_misspelt_in_a_list_is_named_by_line_with_the_nearest_before_any_clip_is_opened(
+    tmp_path: Path, name: str
+) -> None:
+    rows = [("file" if name == "splits.tsv" else "path", "label", "group", "split")]
+    rows += [(f"{number}.mp4", ("clap", "wave")[number % 2], f"g{number}", "train") for number in range(8)]
+    rows.insert(4, ("4.mp4", "wvae", "g4", "train"))
+    path = tmp_path / name
+    path.write_text("".join(("," if name == "clips.csv" else "\t").join(row) + "\n" for row in rows))
+    listed = read_dataset(Dataset(path if name == "clips.csv" else tmp_path, split="split"))
+    with pytest.raises(DataError, match=rf"'wvae' has 1 \(.*{name} line 5; did you mean 'wave'\?\); add"):
+        usable_split(listed, tmp_path / "unusable.tsv", num_threads=1)
+    assert not (tmp_path / "unusable.tsv").exists()

@@ -77,7 +77,10 @@ def test_a_malformed_list_is_refused_by_line(tmp_path: Path, text: str, message:
 
 def test_a_label_that_the_model_does_not_have_is_refused_by_line(tmp_path: Path) -> None:
     folder = _write(tmp_path, HEADER + "1.mp4\twave\tfilm\ttrain\n2.mp4\tdance\tfilm\ttest\n")
-    with pytest.raises(DataError, match="line 3: label 'dance' is not one of the model's"):
+    with pytest.raises(DataError, match=r"line 3: label 'dance' is not one of the model's labels$"):
+        read_split(folder, "split1", labels=("clap", "wave"))
+    _write(tmp_path, HEADER + "1.mp4\twvae\tfilm\ttrain\n")
+    with pytest.raises(DataError, match=r"line 2: label 'wvae' .*; did you mean 'wave'"):
         read_split(folder, "split1", labels=("clap", "wave"))
 
 
