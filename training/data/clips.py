@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from sdcom.errors import SdcomError
 
 
@@ -70,22 +68,3 @@ def mirrored_labels(labels: Sequence[str]) -> tuple[int, ...]:
 def _exchanged(label: str) -> str:
     other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
     return re.sub(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])", lambda match: other[match[0]], label)
-
-
-def hold_out_groups(
-    clips: Sequence[Clip], share: float, rng: np.random.Generator
-) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Split clips into those kept for training and those held out, whole groups together.
-
-    Args:
-        clips: of any number of groups.
-        share: of the groups, to hold out, in [0, 1).
-        rng: draws the groups.
-
-    Returns:
-        Kept clips, held-out clips.
-    """
-    groups = sorted({clip.group for clip in clips})
-    held = set(rng.permutation(groups)[: round(share * len(groups))].tolist())
-    kept = tuple(clip for clip in clips if clip.group not in held)
-    return kept, tuple(clip for clip in clips if clip.group in held)

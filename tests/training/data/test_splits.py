@@ -1,5 +1,6 @@
 """Lists of clips: malformed ones are refused by line, and groups stay whole."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ some_clips = st.lists(
     st.builds(
         Clip,
         st.just(Path("clip.mp4")),
-        st.tuples(st.integers(0, 3)),
+        st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True).map(tuple),
         st.sampled_from([f"group {index}" for index in range(12)]),
     ),
     max_size=40,
@@ -100,15 +101,65 @@ def test_the_real_clips_have_no_group_on_both_sides(shared_dir: Path) -> None:
         assert all(clip.path.is_file() for clip in split.test)
 
 
+def _labels(clips: Iterable[Clip]) -> set[int]:
+    return {label for clip in clips for label in clip.labels}
+
+
+def _groups(clips: Iterable[Clip]) -> set[str]:
+    return {clip.group for clip in clips}
+
+
+def _could_be_spared(group: str, kept: Sequence[Clip]) -> bool:
+    """Whether every class of a group would still be learnt from others."""
+    rest = [clip for clip in kept if clip.group != group]
+    return _labels(clip for clip in kept if clip.group == group) <= _labels(rest)
+
+
 @given(some_clips, st.floats(0, 0.99), st.integers(0, 5))
-def test_holding_out_never_splits_a_group_and_loses_no_clip(
+def test_holding_out_never_splits_a_group_and_loses_no_clip_and_no_class(
     clips: list[Clip], share: float, seed: int
 ) -> None:
     kept, held = hold_out_groups(clips, share, np.random.default_rng(seed))
-    groups_kept, groups_held = ({clip.group for clip in side} for side in (kept, held))
-    assert not groups_kept & groups_held
+    assert not _groups(kept) & _groups(held)
     assert len(kept) + len(held) == len(clips)
-    assert len(groups_held) == round(share * len(groups_kept | groups_held))
+    assert _labels(kept) == _labels(clips)
+    missing = round(share * len(_groups(clips))) - len(_groups(held))
+    assert missing >= 0
+    assert missing == 0 or not any(_could_be_spared(group, kept) for group in _groups(kept))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.floats(0, 0.99), st.integers(0, 5))
+def test_every_class_that_can_spare_a_group_has_one_held_out_as_far_as_the_share_goes(
+    num_groups: list[int], share: float, seed: int
+) -> None:
+    clips = [
+        Clip(Path("clip.mp4"), (label,), f"group {label}.{number}")
+        for label, count in enumerate(num_groups)
+        for number in range(count)
+    ]
+    _, held = hold_out_groups(clips, share, np.random.default_rng(seed))
+    can_spare = sum(count > 1 for count in num_groups)
+    assert len(_labels(held)) == min(can_spare, round(share * len(clips)))
+
+
+def test_a_clip_of_several_labels_is_held_out_for_each_of_them() -> None:
+    both = [Clip(Path("clip.mp4"), (0, 1), f"both {number}") for number in range(2)]
+    single = [Clip(Path("clip.mp4"), (number % 2,), f"single {number}") for number in range(8)]
+    for seed in range(5):
+        _, held = hold_out_groups([*single, *both], 0.1, np.random.default_rng(seed))
+        assert len(held) == 1
+        assert held[0].labels == (0, 1)
+
+
+def test_a_classs_only_group_is_never_held_out_however_small_the_data() -> None:
+    one_film_each = [
+        Clip(Path(f"{number}.mp4"), (number % 10,), f"film {number % 10}") for number in range(40)
+    ]
+    assert hold_out_groups(one_film_each, 0.1, np.random.default_rng(0)) == (tuple(one_film_each), ())
+    one_more = [*one_film_each, Clip(Path("more.mp4"), (3,), "another film")]
+    kept, held = hold_out_groups(one_more, 0.1, np.random.default_rng(0))
+    assert _labels(kept) == set(range(10))
+    assert _labels(held) == {3}
 
 
 @given(some_clips, st.integers(0, 5))
@@ -117,7 +168,7 @@ def test_holding_out_is_the_same_for_the_same_seed_whatever_the_order(clips: lis
     again = hold_out_groups(clips, 0.3, np.random.default_rng(seed))
     backwards = hold_out_groups(clips[::-1], 0.3, np.random.default_rng(seed))
     assert one == again
-    assert {clip.group for clip in one[1]} == {clip.group for clip in backwards[1]}
+    assert _groups(one[1]) == _groups(backwards[1])
 
 
 def test_holding_out_nothing_keeps_everything() -> None:
