@@ -20,6 +20,7 @@ from sdcom.preprocess import normalize
 from sdcom.sampling import Int64Array, feeding_order, random_in_segments, segment_centers
 from training.data.prefetch import map_ahead
 from training.data.sources import ClipSource
+from training.data.tracking import Tracked, untracked
 
 _OF_BATCHES = 2**31
 _OF_EPOCHS = 2**32 - 2
@@ -91,6 +92,7 @@ class Batches:
         world_size: processes; divides the batch size.
         several_labels: what clips of several labels are targets of.
         mirrored: for each class, the class that a clip of it shows when mirrored; empty changes none.
+        tracked: shows how far whoever goes through all clips is.
 
     Raises:
         ValueError: the batch cannot be divided evenly, or the rank is outside the world.
@@ -107,6 +109,7 @@ class Batches:
     world_size: int = 1
     several_labels: SeveralLabels = "draw"
     mirrored: tuple[int, ...] = ()
+    tracked: Tracked = untracked
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:

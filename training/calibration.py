@@ -19,6 +19,13 @@ from training.evidence import Evidence, planned_logits, priced_choices
 
 PRICES = (0.0, *np.geomspace(0.05, 50, 25).round(4).tolist())
 EXIT_PRICES = PRICES[::4]
+TOLERANCE = 0.01
+"""Of top-1, that the default budget may fall behind the trained policy."""
+FEW_CLIPS = round(1 / TOLERANCE)
+"""Of fewer clips, one more or less decides which budget is the default."""
+HELD_OUT_GROUPS = "held-out groups"
+TRAINING_CLIPS = "training clips: no group could be held out"
+"""What a record says that training calibrated on."""
 CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -116,14 +123,40 @@ def macs_after_each_frame(macs: ModelMacs, choices_BT: Int64Array) -> npt.NDArra
     return np.asarray(np.cumsum(dynamic_BT + macs.floor(1), axis=1))
 
 
-def default_budget(points: Sequence[CalibrationPoint], tolerance: float = 0.01) -> float | None:
-    """Return the smallest calibrated share, at most 1, as accurate to `tolerance` as the trained policy.
+def default_point(
+    points: Sequence[CalibrationPoint], tolerance: float = TOLERANCE
+) -> CalibrationPoint | None:
+    """Return the cheapest calibrated point that is as accurate to `tolerance` as the trained policy.
 
     None where every plan costs more than the baseline, so that no budget could be kept.
     """
     if min(point.share for point in points) > 1:
         return None
     good_enough = [point for point in points if point.top1 >= points[0].top1 - tolerance]
-    share = min(point.share for point in good_enough)
-    rounded = math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
+    return min(good_enough, key=lambda point: point.share)
+
+
+def default_budget(points: Sequence[CalibrationPoint], tolerance: float = TOLERANCE) -> float | None:
+    """Return the share of the baseline that `default_point` costs, at most 1; None where there is none."""
+    point = default_point(points, tolerance)
+    if point is None:
+        return None
+    rounded = math.ceil(point.share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
     return min(rounded, 1.0)  # an untrained policy may cost more than the baseline
+
+
+def accuracy_interval(top1: float, num_clips: int) -> tuple[float, float]:
+    """Return what the accuracy over all clips may be, at 95 %, given that over a few (Wilson's interval).
+
+    Clips that resemble each other, such as those of one group, tell less than this supposes.
+
+    Args:
+        top1: share of the clips that were recognised.
+        num_clips: of which, at least 1.
+    """
+    z_squared = 1.96**2
+    scale = 1 + z_squared / num_clips
+    centre = (top1 + z_squared / (2 * num_clips)) / scale
+    variance = top1 * (1 - top1) / num_clips + z_squared / (4 * num_clips**2)
+    half = math.sqrt(z_squared * variance) / scale
+    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -6,6 +6,7 @@ kept, and a plan is run to be judged.
 Shapes: B videos, T frames in feeding order, N frames of any videos, K widths, F fused features, L labels.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from sdcom.sampling import Int64Array
 from training.batches import evaluation_clip
 from training.data.prefetch import map_ahead
 from training.data.sources import ClipSource
+from training.data.tracking import Track, not_shown
 from training.views import every_width
 
 FRAMES_AT_ONCE = {"cpu": 64, "cuda": 512}
@@ -67,13 +69,19 @@ class Evidence:
         return np.array([labels[0] for labels in self.labels], dtype=np.int64)
 
 
-def gather_evidence(networks: SDCOM, source: ClipSource) -> Evidence:
+def gather_evidence(networks: SDCOM, source: ClipSource, track: Track = not_shown) -> Evidence:
     """Run every network at every width on each clip's evaluation frames.
+
+    Args:
+        networks: in any mode, on any device.
+        source: of the clips, at least one.
+        track: shows how far it is, in batches of clips.
 
     Raises:
         DataError: a clip cannot be read.
     """
-    return joined(gathered_evidence(networks, source))
+    num_parts = math.ceil(len(source.clips) / clips_at_once(networks))
+    return joined(track(gathered_evidence(networks, source), num_parts))
 
 
 def gathered_evidence(networks: SDCOM, source: ClipSource) -> Iterator[Evidence]:

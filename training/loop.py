@@ -32,7 +32,7 @@ from training.optimize import (
     update,
 )
 from training.recipes import Optimization
-from training.records import Journal
+from training.records import EpochStart, Journal
 
 Backward = Callable[[Tensor], None]
 """Adds the gradients of a part's loss, weighed and scaled as the step asks."""
@@ -156,6 +156,8 @@ class _Trainer(Generic[BatchT, MicroT]):
         self._stage.begin_epoch(epoch)
         means = Means()
         num_steps = self._stage.batches.steps_per_epoch
+        begun = EpochStart(self._stage.name, epoch, self._options.epochs, start_step, num_steps)
+        self._loop.journal.start(begun)
         drawn = self._meter.timed(self._stage.draw(epoch, start_step))
         for step, batch in enumerate(drawn, start_step):
             self._step(epoch, step, batch)

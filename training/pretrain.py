@@ -1,6 +1,7 @@
 """Where training starts from: the ImageNet weights of the networks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,45 @@ from sdcom.models.pretrained import load_folded_mobilenet_v2, load_torchvision_w
 from sdcom.preprocess import normalize
 from training.batches import evaluation_clip
 from training.data.sources import ClipSource
+from training.distributed import broadcast_state
+from training.recipes import Recipe
 
 FOLDED_SUFFIX = ".npz"
 IMAGENET_CLASSES = 1000
 FOLDED_CLASSES = IMAGENET_CLASSES + 1  # a background class before them
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """ImageNet weights to start from, one file for each network; None starts that one from random ones."""
+
+    static_weights: Path | None
+    dynamic_weights: Path | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that there are."""
+        return tuple(file for file in (self.static_weights, self.dynamic_weights) if file is not None)
+
+
+def new_networks(recipe: Recipe, start: Start | None, source: ClipSource) -> SDCOM:
+    """Return the networks on the source's device, with ImageNet weights if there are any to start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        networks = SDCOM(recipe.model)
+    if start is not None:
+        start_from_imagenet(
+            networks,
+            start.static_weights,
+            start.dynamic_weights,
+            calibration_frames(source, networks, np.random.default_rng(recipe.seed)),
+            sort_channels=recipe.supernet.sort_channels,
+        )
+    broadcast_state(networks.to(source.device))
+    layout = (
+        torch.channels_last if source.device.type == "cuda" else torch.contiguous_format
+    )  # CPU: torch crashes
+    return networks.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's gap
 
 
 def start_from_imagenet(

@@ -1,14 +1,10 @@
-"""What a run tells of itself: a line of JSON a step, TensorBoard, a progress bar, a line an epoch."""
+"""What a run tells of itself: a line of JSON a step, TensorBoard's files, an epoch's means."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from training.checkpoints import Position, write_atomically
 
@@ -46,8 +42,33 @@ class StepRecord:
     data_wait_share: float
 
 
+@dataclass(frozen=True, slots=True)
+class EpochStart:
+    """An epoch that begins, or that a resumed run takes up again.
+
+    Attributes:
+        stage: name.
+        epoch: from 0.
+        num_epochs: of the stage.
+        step: the first that is taken, from 0.
+        num_steps: of an epoch.
+    """
+
+    stage: str
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}, epoch {self.epoch + 1} of {self.num_epochs}"
+
+
 class Recorder(Protocol):
     """Somebody who is told."""
+
+    def on_start(self, start: EpochStart, /) -> None:
+        """Take note that an epoch begins."""
 
     def on_step(self, record: StepRecord) -> None:
         """Take note of a step."""
@@ -69,6 +90,9 @@ class StepLines:
         self._path = path
         kept = [] if resumed_at is None or not path.exists() else _lines_before(path, resumed_at)
         write_atomically(path, "".join(kept).encode())
+
+    def on_start(self, _start: EpochStart) -> None:
+        """Nothing: an epoch is its steps."""
 
     def on_step(self, record: StepRecord) -> None:
         """Append a line."""
@@ -111,6 +135,9 @@ class TensorBoard:
 
         self._writer = SummaryWriter(folder)
 
+    def on_start(self, _start: EpochStart) -> None:
+        """Nothing: steps are numbered through."""
+
     def on_step(self, record: StepRecord) -> None:
         """Add every figure, under the stage's name."""
         figures = {
@@ -135,6 +162,9 @@ class EpochReport:
     def __init__(self, report: Report) -> None:
         self._report = report
 
+    def on_start(self, _start: EpochStart) -> None:
+        """Nothing: the epoch's means are told."""
+
     def on_step(self, record: StepRecord) -> None:
         """Nothing: the epoch's means are told."""
 
@@ -143,66 +173,16 @@ class EpochReport:
         self._report(stage, epoch, dict(losses))
 
 
-class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """A bar of the epoch at hand: its loss, videos per second, and the share of time waiting for data.
-
-    Args:
-        console: to draw on.
-        shown: false draws nothing.
-    """
-
-    def __init__(self, console: Console, *, shown: bool = True) -> None:
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not shown,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "ProgressBar":
-        """Draw."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Leave the console as it was."""
-        self._progress.stop()
-
-    def on_step(self, record: StepRecord) -> None:
-        """Move the bar."""
-        if self._task is None:
-            self._task = self._progress.add_task("", total=record.num_steps, figures="")
-        first = next(iter(record.losses.values()))
-        self._progress.update(
-            self._task,
-            description=f"{record.stage}, epoch {record.epoch + 1}",
-            total=record.num_steps,
-            completed=record.step + 1,
-            refresh=True,
-            figures=f"loss {first:.3f}, {record.videos_per_second:.1f} videos/s, "
-            f"{record.data_wait_share:.0%} waiting for data",
-        )
-
-    def on_epoch(self, stage: str, epoch: int, losses: Mapping[str, float]) -> None:
-        """Print the means, and begin another bar."""
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self._console.print(f"{stage}, epoch {epoch + 1}: {terms}", highlight=False)
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
-
-
 @dataclass(frozen=True, slots=True)
 class Journal:
     """All who are told; empty in every process but the first."""
 
     recorders: Sequence[Recorder] = ()
+
+    def start(self, start: EpochStart) -> None:
+        """Tell all that an epoch begins."""
+        for recorder in self.recorders:
+            recorder.on_start(start)
 
     def step(self, record: StepRecord) -> None:
         """Tell all of a step."""

@@ -11,32 +11,21 @@ from sdcom.checkpoint import Model, ModelInfo, save_model
 from sdcom.errors import InvalidParameterError
 from sdcom.models.composition import SDCOM
 from training.batches import Batches, SeveralLabels
-from training.calibration import calibrated
+from training.calibration import HELD_OUT_GROUPS, TRAINING_CLIPS, calibrated
 from training.checkpoints import Checkpoints, Identity, digest, digest_of_clips
 from training.data import Clip, DataError, hold_out_groups
 from training.data.clips import mirrored_labels
 from training.data.sources import ClipSource, ClipStore, StreamedClips
-from training.distributed import broadcast_state, is_main, rank, world_size
+from training.data.tracking import Track, Tracked, untracked
+from training.distributed import is_main, rank, world_size
 from training.evidence import gather_evidence
 from training.loop import LoopOptions
-from training.pretrain import calibration_frames, start_from_imagenet
+from training.pretrain import Start, new_networks
 from training.recipes import Recipe
 from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
-from training.run_directory import claim, kept_network, recipe_document, sha256_of
+from training.room import check_room
+from training.run_directory import claim, kept_network, recipe_document, resumption, sha256_of
 from training.stages import SUPERNET, train_stages
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """ImageNet weights to start from, one file for each network; None starts that one from random ones."""
-
-    static_weights: Path | None
-    dynamic_weights: Path | None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that there are."""
-        return tuple(file for file in (self.static_weights, self.dynamic_weights) if file is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +68,21 @@ def train(
     *,
     synthetic: Sequence[Clip] = (),
 ) -> ModelInfo | None:
-    """Train all stages, calibrate on held-out groups where there are enough, and write the model directory.
+    """Prepare a run, and train it to its end: `prepare` and `PreparedRun.train` in one."""
+    return prepare(recipe, clips, directory, options, recorders, synthetic=synthetic).train()
+
+
+def prepare(
+    recipe: Recipe,
+    clips: Sequence[Clip],
+    directory: Path,
+    options: RunOptions,
+    recorders: Sequence[Recorder] = (),
+    *,
+    synthetic: Sequence[Clip] = (),
+    tracked: Tracked = untracked,
+) -> "PreparedRun":
+    """Do what comes before the first step and can fail: divide and decode the clips, claim the directory.
 
     Args:
         recipe: decides everything but the data.
@@ -88,47 +91,95 @@ def train(
         options: what else there is to say.
         recorders: told of every step and epoch.
         synthetic: clips to train on besides, which are no evidence: none of them is held out.
-
-    Returns:
-        The model's record; None in every process but the first.
+        tracked: shows how far the long work before and between steps is.
 
     Raises:
         DataError: there are too few clips for one batch, or one cannot be read.
         RunDirectoryError: the directory holds another run, or one that was not to be resumed.
-        CheckpointError: the disk is full, or a checkpoint cannot be read.
-        NotFiniteError: training diverged.
+        CheckpointError: the disk has no room, or a checkpoint cannot be read.
+        ModelDirectoryError: weights to start from cannot be read.
     """
     kept, held_out = _divided(recipe, clips, synthetic)
-    loop = _claimed(recipe, kept, directory, options, recorders)
-    source = _source(kept, recipe, options)
-    networks = _new_networks(recipe, options.start, source)
-    train_stages(
-        networks,
-        recipe,
-        directory,
-        batches=_batches(recipe, source, options),
-        from_supernet=options.from_supernet,
-        loop=loop,
-    )
     if not is_main():
-        return None
-    validation = _source(held_out or kept, recipe, options)
-    info = ModelInfo(
-        name=recipe.name,
-        version=options.version,
-        config=recipe.model,
-        provenance={
-            "num_training_clips": len(kept),
-            "held_out_groups": sorted({clip.group for clip in held_out}),
-            **_provenance(recipe, options.start),
-        },
-    )
-    info = calibrated(
-        Model(info, networks),
-        gather_evidence(networks, validation),
-        on="held-out groups" if held_out else "training clips: no group could be held out",
-    )
-    return save_model(directory, info, networks, half=True)
+        tracked = untracked
+    if is_main():
+        check_room(recipe, directory)
+    loop, resumed = _claimed(recipe, kept, directory, options, recorders)
+    source = _source(kept, recipe, options, tracked("decoding clips"))
+    networks = new_networks(recipe, options.start, source)
+    batches = _batches(recipe, source, options, tracked)
+    return PreparedRun(recipe, directory, options, kept, held_out, networks, batches, loop, resumed)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run about to take its first step.
+
+    Attributes:
+        recipe: decides everything but the data.
+        directory: of the run, and of the model that comes out.
+        options: what else there is to say.
+        kept: clips to train on.
+        held_out: clips to calibrate on.
+        networks: on the device, with the weights that they start from.
+        batches: of the kept clips, of no stage yet.
+        loop: who is told, and where the state is kept.
+        resumed: where it goes on, in words; empty if it was not to be resumed.
+    """
+
+    recipe: Recipe
+    directory: Path
+    options: RunOptions
+    kept: tuple[Clip, ...]
+    held_out: tuple[Clip, ...]
+    networks: SDCOM
+    batches: Batches
+    loop: LoopOptions
+    resumed: str
+
+    def train(self) -> ModelInfo | None:
+        """Train all stages, calibrate on held-out clips where there are any, and write the model directory.
+
+        Returns:
+            The model's record; None in every process but the first.
+
+        Raises:
+            CheckpointError: the disk is full, or a checkpoint cannot be read.
+            NotFiniteError: training diverged.
+            DataError: a clip cannot be read.
+        """
+        train_stages(
+            self.networks,
+            self.recipe,
+            self.directory,
+            batches=self.batches,
+            from_supernet=self.options.from_supernet,
+            loop=self.loop,
+        )
+        if not is_main():
+            return None
+        return save_model(self.directory, self._calibrated(), self.networks, half=True)
+
+    def _calibrated(self) -> ModelInfo:
+        recipe, tracked = self.recipe, self.batches.tracked
+        validation = self.batches.source
+        if self.held_out:
+            validation = _source(self.held_out, recipe, self.options, tracked("decoding held-out clips"))
+        info = ModelInfo(
+            name=recipe.name,
+            version=self.options.version,
+            config=recipe.model,
+            provenance={
+                "num_training_clips": len(self.kept),
+                "held_out_groups": sorted({clip.group for clip in self.held_out}),
+                **_provenance(recipe, self.options.start),
+            },
+        )
+        return calibrated(
+            Model(info, self.networks),
+            gather_evidence(self.networks, validation, tracked("calibrating")),
+            on=HELD_OUT_GROUPS if self.held_out else TRAINING_CLIPS,
+        )
 
 
 def _divided(
@@ -162,8 +213,8 @@ def _claimed(
     directory: Path,
     options: RunOptions,
     recorders: Sequence[Recorder],
-) -> LoopOptions:
-    """Make the directory this run's; return where its steps are recorded and its state is kept."""
+) -> tuple[LoopOptions, str]:
+    """Make the directory this run's; return where steps and state are kept, and where it is resumed."""
     start = options.start or Start(None, None)
     document = {
         "recipe": recipe_document(recipe),
@@ -180,27 +231,32 @@ def _claimed(
     data = document.pop("data")
     checkpoints = Checkpoints(directory, Identity(recipe=digest(document), data=digest(data)))
     told: list[Recorder] = []
+    resumed = ""
     if is_main():
         claim(directory, {**document, "data": data}, resume=options.resume)
-        told = [*recorders, StepLines(directory / STEPS_FILE, checkpoints.position())]
+        position = checkpoints.position()
+        told = [*recorders, StepLines(directory / STEPS_FILE, position)]
         if options.tensorboard:
             told.append(TensorBoard(directory / TENSORBOARD_DIR))
-    return LoopOptions(
+        if options.resume:
+            resumed = resumption(directory, position, recipe)
+    loop = LoopOptions(
         journal=Journal(told),
         checkpoints=checkpoints,
         log_interval=options.log_interval,
         checkpoint_interval=options.checkpoint_interval,
     )
+    return loop, resumed
 
 
-def _source(clips: Sequence[Clip], recipe: Recipe, options: RunOptions) -> ClipSource:
+def _source(clips: Sequence[Clip], recipe: Recipe, options: RunOptions, track: Track) -> ClipSource:
     short_side, num_threads = recipe.model.clip.short_side, options.num_threads
     if options.stream:
         return StreamedClips(clips, short_side, num_readers=num_threads, device=options.device)
-    return ClipStore(clips, short_side, num_threads=num_threads, device=options.device)
+    return ClipStore(clips, short_side, num_threads=num_threads, device=options.device, track=track)
 
 
-def _batches(recipe: Recipe, source: ClipSource, options: RunOptions) -> Batches:
+def _batches(recipe: Recipe, source: ClipSource, options: RunOptions, tracked: Tracked) -> Batches:
     """Return batches without a stage yet."""
     return Batches(
         source=source,
@@ -214,6 +270,7 @@ def _batches(recipe: Recipe, source: ClipSource, options: RunOptions) -> Batches
         world_size=world_size(),
         several_labels=options.several_labels,
         mirrored=mirrored_labels(recipe.model.labels),
+        tracked=tracked,
     )
 
 
@@ -223,23 +280,3 @@ def _provenance(recipe: Recipe, start: Start | None) -> dict[str, object]:
         "imagenet_weights": [] if start is None else [file.name for file in start.files],
         "torch": torch.__version__,
     }
-
-
-def _new_networks(recipe: Recipe, start: Start | None, source: ClipSource) -> SDCOM:
-    """Return the networks on the source's device, with ImageNet weights if there are any to start from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        networks = SDCOM(recipe.model)
-    if start is not None:
-        start_from_imagenet(
-            networks,
-            start.static_weights,
-            start.dynamic_weights,
-            calibration_frames(source, networks, np.random.default_rng(recipe.seed)),
-            sort_channels=recipe.supernet.sort_channels,
-        )
-    broadcast_state(networks.to(source.device))
-    layout = (
-        torch.channels_last if source.device.type == "cuda" else torch.contiguous_format
-    )  # CPU: torch crashes
-    return networks.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's gap

@@ -14,7 +14,7 @@ from sdcom.checkpoint import INFO_FILE
 from sdcom.config import ModelConfig
 from sdcom.errors import SdcomError
 from sdcom.models.slimmable import Backbone
-from training.checkpoints import CHECKPOINT_FILE, write_atomically
+from training.checkpoints import CHECKPOINT_FILE, Position, write_atomically
 from training.recipes import Recipe
 
 RECIPE_FILE = "recipe.json"
@@ -55,16 +55,10 @@ def claim(directory: Path, document: Document, *, resume: bool) -> None:
         RunDirectoryError: it holds a run or a model that is not to be resumed, or a run of another recipe.
         CheckpointError: it cannot be written to.
     """
+    check_taken(directory, resume=resume)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / RECIPE_FILE
-    taken = [name for name in (CHECKPOINT_FILE, INFO_FILE) if (directory / name).exists()]
-    taken += sorted(path.name for path in directory.glob(f"*{NETWORK_SUFFIX}"))
-    if taken and not resume:
-        raise RunDirectoryError(
-            f"{directory} already holds a run or a model ({', '.join(taken)}): continue it with --resume, "
-            f"or give another --output"
-        )
-    if taken and path.exists():
+    if _taken(directory) and path.exists():
         difference = next(_differences(json.loads(path.read_text()), document), None)
         if difference is not None:
             raise RunDirectoryError(
@@ -72,6 +66,49 @@ def claim(directory: Path, document: Document, *, resume: bool) -> None:
                 f"or give another --output"
             )
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def check_taken(directory: Path, *, resume: bool) -> None:
+    """Raise if a directory holds a run or a model that is not to be resumed.
+
+    Raises:
+        RunDirectoryError: it does; the message names the files.
+    """
+    taken = _taken(directory)
+    if taken and not resume:
+        raise RunDirectoryError(
+            f"{directory} already holds a run or a model ({', '.join(taken)}): continue it with --resume, "
+            f"or give another --output"
+        )
+
+
+def _taken(directory: Path) -> list[str]:
+    """Return the names of the files that a run has come to: checkpoint, model, networks."""
+    taken = [name for name in (CHECKPOINT_FILE, INFO_FILE) if (directory / name).exists()]
+    return taken + sorted(path.name for path in directory.glob(f"*{NETWORK_SUFFIX}"))
+
+
+def resumption(directory: Path, position: Position | None, recipe: Recipe) -> str:
+    """Say where a run that is resumed goes on.
+
+    Args:
+        directory: the run's.
+        position: of its checkpoint, if it has come to one.
+        recipe: the run's.
+    """
+    stages = list(recipe.stages)
+    ended = [stage for stage in stages if network_file(directory, stage).is_file()]
+    if position is None and not ended:
+        return f"there is nothing to resume in {directory}: training begins"
+    stage = stages[stages.index(ended[-1]) + 1] if ended else stages[0]
+    if position is None or position.stage != stage:
+        return f"{directory} is resumed at the beginning of its stage {stage}"
+    num_epochs = recipe.stages[stage].optimization.epochs
+    if position.epoch < num_epochs:
+        place = f"epoch {position.epoch + 1} of {num_epochs}, step {position.step + 1}"
+        return f"{directory} is resumed in its stage {stage}, {place}"
+    what_follows = "calibration" if stage == stages[-1] else stages[stages.index(stage) + 1]
+    return f"{directory} is resumed after the last epoch of its stage {stage}: {what_follows} follows"
 
 
 def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:

@@ -172,7 +172,8 @@ def _remember(networks: SDCOM, batches: Batches, num_views: int, precision: Prec
     networks.static.eval()
     time_order_T = np.arange(batches.clip.num_frames)
     seen = []
-    for clip_index in range(len(batches.source.clips)):
+    track = batches.tracked("remembering views of clips")
+    for clip_index in track(range(batches.num_clips), batches.num_clips):
         views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
         frames_NCHW = normalize(torch.cat([view.frames_THWC for view in views]), batches.clip)
         with mixed_precision(frames_NCHW.device, precision):

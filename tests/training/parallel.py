@@ -33,7 +33,7 @@ from training.loop import LoopOptions
 from training.meter import NotFiniteError
 from training.policy import train_policy
 from training.recipes import MetaRecipe, Optimization, PolicyRecipe, SupernetRecipe
-from training.records import Journal, StepRecord
+from training.records import EpochStart, Journal, StepRecord
 from training.supernet import recalibrate_statistics, train_supernet
 
 WIDTHS = (0.0, 0.5, 1.0)
@@ -49,6 +49,9 @@ class Steps:
 
     def on_step(self, record: StepRecord) -> None:
         self.terms.append({**record.losses, "gradient_norm": record.gradient_norm})
+
+    def on_start(self, _start: EpochStart) -> None:
+        pass
 
     def on_epoch(self, *_: object) -> None:
         pass

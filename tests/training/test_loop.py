@@ -19,7 +19,7 @@ from training.loop import Backward, LoopOptions, fit
 from training.meter import NotFiniteError
 from training.optimize import Part
 from training.recipes import Optimization
-from training.records import Journal, StepRecord
+from training.records import EpochStart, Journal, StepRecord
 
 CLIP = ClipConfig(num_frames=1, short_side=32, crop=32)
 QUICK = Optimization(learning_rate=0.1, epochs=2, batch_size=4, warmup_epochs=0, milestones=(1,))
@@ -77,6 +77,10 @@ class Told:
     def __init__(self) -> None:
         self.steps: list[StepRecord] = []
         self.epochs: list[tuple[int, Mapping[str, float]]] = []
+        self.starts: list[EpochStart] = []
+
+    def on_start(self, start: EpochStart) -> None:
+        self.starts.append(start)
 
     def on_step(self, record: StepRecord) -> None:
         self.steps.append(record)

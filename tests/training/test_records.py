@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from training.bar import ProgressBar
 from training.checkpoints import Position
-from training.records import EpochReport, Journal, ProgressBar, StepLines, StepRecord, TensorBoard
+from training.records import EpochReport, EpochStart, Journal, StepLines, StepRecord, TensorBoard
 
 
 def _record(stage: str, epoch: int, step: int) -> StepRecord:
@@ -104,8 +105,9 @@ def test_the_bar_shows_throughput_and_waiting_and_prints_each_epoch() -> None:
     told: list[tuple[str, int, dict[str, float]]] = []
     with ProgressBar(console) as bar:
         journal = Journal([bar, EpochReport(lambda *figures: told.append(figures))])
+        journal.start(EpochStart("policy", epoch=0, num_epochs=6, step=0, num_steps=2))
         journal.step(_record("policy", 0, 1))
         journal.epoch("policy", 0, {"loss": 2.0})
     assert "loss 2.500, 7.2 videos/s, 25% waiting for data" in screen.getvalue()
-    assert "policy, epoch 1: loss 2.0000" in screen.getvalue()
+    assert "policy, epoch 1 of 6: loss 2.0000" in screen.getvalue()
     assert told == [("policy", 0, {"loss": 2.0})]

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from sdcom.checkpoint import ModelInfo, best_exits, write_info
 from training.calibration import calibrated
-from training.cli.console import progress
+from training.cli.console import progress, warn
 from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
 from training.cli.models import DeviceOption, examined_evidence, open_recognizer
+from training.cli.outcome import doubts
 from training.data import Clip, DataError, Split
 from training.data.formats import Dataset, Format, read_dataset
 
@@ -50,13 +51,12 @@ def calibrate(
     dataset = Dataset(data, format, split, videos, test, classes)
     with open_recognizer(model, device) as recognizer:
         info = recognizer.model.info
-        clips = _chosen(read_dataset(dataset, info.config.labels), on, info, f"{data} {split}")
+        clips = _chosen(read_dataset(dataset, info.config.labels), on, info, dataset.name)
         evidence = examined_evidence(recognizer, clips)
-        info = calibrated(
-            recognizer.model, evidence, on=f"{data.name} {split}, {_SIDES[on]}: {len(clips)} clips"
-        )
+        info = calibrated(recognizer.model, evidence, on=f"{dataset.name}, {_SIDES[on]}: {len(clips)} clips")
     write_info(model, info)
     Console().print(_summary(info))
+    warn(doubts(info))
     progress.print(f"calibrated on {info.provenance['calibrated_on']}; try: sdcom info {model}")
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
-from training.data.checking import Track
+from training.data.tracking import ItemT, Track
 
 progress = Console(stderr=True)
 
@@ -13,7 +14,13 @@ progress = Console(stderr=True)
 def tracked(description: str) -> Track:
     """Return what shows a bar over so many items while they are gone through."""
 
-    def shown(items: Iterable[None], total: int) -> Iterable[None]:
+    def shown(items: Iterable[ItemT], total: int) -> Iterable[ItemT]:
         return track(items, description, total=total, console=progress, transient=True)
 
     return shown
+
+
+def warn(text: str | None) -> None:
+    """Print a warning, if there is one to print."""
+    if text is not None:
+        progress.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)

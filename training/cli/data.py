@@ -1,6 +1,7 @@
 """`sdcom data`: are the clips fit to train on, and packing them for quick reading."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,23 @@ ShareOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Clips at once; as many as processors if not given.")
 ]
+
+
+def dataset_words(dataset: Dataset, shown: Callable[[Path], str] = str) -> list[str]:
+    """Return the options that name a dataset on the command line.
+
+    Args:
+        dataset: to name.
+        shown: how files and folders are written.
+    """
+    files = {"videos": dataset.videos, "test": dataset.test, "classes": dataset.classes}
+    options = {
+        "data": shown(dataset.path),
+        **({} if dataset.format is Format.AUTO else {"format": dataset.format}),
+        **({"split": dataset.split} if dataset.has_columns else {}),
+        **{name: shown(path) for name, path in files.items() if path is not None},
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 @app.command()

@@ -14,10 +14,17 @@ from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from training.cli.console import progress
-from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
+from training.cli.data import (
+    ClassesOption,
+    FormatOption,
+    SplitOption,
+    TestOption,
+    VideosOption,
+    dataset_words,
+)
 from training.cli.models import DeviceOption, examined_evidence, open_recognizer, stored_as_frames
 from training.data import Clip, DataError
-from training.data.formats import Dataset, Format, detected, read_dataset
+from training.data.formats import Dataset, Format, read_dataset
 from training.evaluation.case import Case
 from training.evaluation.examine import examine, make_record
 from training.evaluation.policies import SHARES
@@ -84,7 +91,7 @@ def evaluate(
         timing,
         name=name or recognizer.model.info.name,
         data=data.name,
-        split=split if _has_columns(dataset) else "test",
+        split=split if dataset.has_columns else "test",
         command=_command(directory, dataset, shares),
     )
     _print(made, recognizer.model, shares)
@@ -97,29 +104,15 @@ def evaluate(
 
 def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
     """Return the command that gives the same figures, by the names of files and folders."""
-    files = {"videos": dataset.videos, "test": dataset.test, "classes": dataset.classes}
-    options = {
-        "data": dataset.path.name,
-        **({} if dataset.format is Format.AUTO else {"format": dataset.format}),
-        **({"split": dataset.split} if _has_columns(dataset) else {}),
-        **{name: path.name for name, path in files.items() if path is not None},
-    }
-    words = [f"--{name} {value}" for name, value in options.items()]
+    words = dataset_words(dataset, lambda path: path.name)
     return " ".join(["sdcom evaluate", directory.name, *words, *(f"--budget {share:g}" for share in shares)])
-
-
-def _has_columns(dataset: Dataset) -> bool:
-    """Tell whether the dataset is a list whose columns are splits."""
-    found = detected(dataset.path) if dataset.format is Format.AUTO else dataset.format
-    return found is Format.SPLITS
 
 
 def _test_clips(dataset: Dataset, labels: Sequence[str]) -> Sequence[Clip]:
     clips = read_dataset(dataset, labels).test
     if not clips:
-        raise DataError(
-            f"{dataset.path} has no test clips in {dataset.split}: there is nothing to evaluate on"
-        )
+        where = f" in {dataset.split}" if dataset.has_columns else ""
+        raise DataError(f"{dataset.path} has no test clips{where}: there is nothing to evaluate on")
     return clips
 
 

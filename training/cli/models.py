@@ -1,25 +1,23 @@
 """What the commands that run a finished model share: opening it, and asking it about clips."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.progress import track
 
 from sdcom.checkpoint import load_model
 from sdcom.errors import InvalidParameterError
 from sdcom.processors import num_processors
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecodeLimits, DecoderPool
-from training.cli.console import progress
+from training.cli.console import tracked
 from training.data import Clip
 from training.data.shards import SHARD_SUFFIX
 from training.data.sources import ClipSource, StreamedClips
 from training.evaluation.served import ServedClips
-from training.evidence import Evidence, clips_at_once, gathered_evidence, joined
+from training.evidence import Evidence, gather_evidence
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu or cuda; the best there is if not given.", show_default=False)
@@ -64,10 +62,7 @@ def examined_evidence(recognizer: Recognizer, clips: Sequence[Clip]) -> Evidence
     Raises:
         DataError: a clip cannot be read.
     """
-    networks = recognizer.model.networks
-    num_parts = math.ceil(len(clips) / clips_at_once(networks))
-    parts = gathered_evidence(networks, _source(recognizer, clips))
-    return joined(track(parts, "every width", total=num_parts, console=progress, transient=True))
+    return gather_evidence(recognizer.model.networks, _source(recognizer, clips), tracked("every width"))
 
 
 def _source(recognizer: Recognizer, clips: Sequence[Clip]) -> ClipSource:

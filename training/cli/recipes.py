@@ -1,15 +1,17 @@
 """The recipes by the names that the command line gives them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sdcom.errors import UnknownNameError
-from training.overrides import assignments_of
+from sdcom.errors import InvalidParameterError, UnknownNameError
+from training.overrides import assignments_of, override
+from training.pretrain import FOLDED_SUFFIX, Start
 from training.published import activitynet, fcvid, mini_kinetics, something_v2
-from training.recipes import Recipe, jhmdb_mini, own_videos, tiny
+from training.recipes import Recipe, for_weights, jhmdb_mini, own_videos, tiny
 
 
 class RecipeName(StrEnum):
@@ -33,7 +35,7 @@ RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
     RecipeName.MINI_KINETICS: mini_kinetics,
     RecipeName.SOMETHING_V2: something_v2,
 }
-_ANY_LABELS = ("one", "other")
+ANY_LABELS = ("one", "other")
 
 
 def recipe_name(text: str) -> RecipeName:
@@ -52,7 +54,7 @@ def print_fields(recipe: RecipeName | None) -> None:
     """Print every field of a recipe as `--set` takes it, and end the command; do nothing without one."""
     if recipe is None:
         return
-    for assignment in assignments_of(RECIPES[recipe](_ANY_LABELS)):
+    for assignment in assignments_of(RECIPES[recipe](ANY_LABELS)):
         typer.echo(assignment)
     raise typer.Exit
 
@@ -73,3 +75,51 @@ FieldsOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def built_recipe(
+    name: RecipeName,
+    labels: Sequence[str],
+    *,
+    seed: int,
+    start: Start,
+    settings: Sequence[str],
+    from_supernet: Path | None,
+) -> Recipe:
+    """Return the recipe as the weights need it and the command line sets it.
+
+    Raises:
+        InvalidParameterError: the networks' weights expect pixels of two kinds, a setting is wrong, or a
+            network would hold on to random weights.
+    """
+    recipe = RECIPES[name](labels, seed=seed)
+    of_tensorflow = {file.suffix == FOLDED_SUFFIX for file in start.files}
+    if len(of_tensorflow) > 1:
+        raise InvalidParameterError(
+            f"{' and '.join(map(str, start.files))} expect pixels normalised in two ways: "
+            f"{FOLDED_SUFFIX} files are TensorFlow's, others torchvision's"
+        )
+    if of_tensorflow:
+        recipe = for_weights(recipe, of_tensorflow=of_tensorflow.pop())
+    recipe = override(recipe, settings)
+    _check_start(recipe, start, from_supernet)
+    return recipe
+
+
+def _check_start(recipe: Recipe, start: Start, from_supernet: Path | None) -> None:
+    """Raise if the recipe keeps what a network starts with, and it would start from random weights.
+
+    Raises:
+        InvalidParameterError: so it is; the message names the option.
+    """
+    keeps_static = recipe.static is not None or recipe.policy.static_multiplier == 0
+    keeps_dynamic = from_supernet is None and recipe.supernet.frozen_statistics
+    for keeps, weights, name in (
+        (keeps_static, start.static_weights, "static"),
+        (keeps_dynamic, start.dynamic_weights, "dynamic"),
+    ):
+        if keeps and weights is None:
+            raise InvalidParameterError(
+                f"{recipe.name} holds on to what its {name} network starts with, and random weights are "
+                f"nothing to hold on to: give ImageNet weights with --weights or --{name}-weights"
+            )

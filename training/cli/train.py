@@ -1,14 +1,16 @@
 """`sdcom train`."""
 
-from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
-from sdcom.errors import InvalidParameterError
-from training.cli.console import progress, tracked
+from sdcom.checkpoint import ModelInfo
+from training.bar import ProgressBar
+from training.cli.clips import training_clips
+from training.cli.console import progress, warn
 from training.cli.data import (
     ClassesOption,
     FormatOption,
@@ -16,23 +18,20 @@ from training.cli.data import (
     SplitOption,
     TestOption,
     VideosOption,
+    dataset_words,
 )
 from training.cli.models import chosen_device
-from training.cli.recipes import RECIPES, FieldsOption, RecipeArgument, RecipeName
-from training.data import Clip, read_split
-from training.data.checking import MAX_UNUSABLE_SHARE, usable_split
-from training.data.formats import Dataset, Format, read_dataset
+from training.cli.outcome import doubts, next_commands, outcome
+from training.cli.recipes import ANY_LABELS, FieldsOption, RecipeArgument, RecipeName, built_recipe
+from training.data.checking import MAX_UNUSABLE_SHARE
+from training.data.formats import Dataset, Format
 from training.distributed import from_main, is_main, process_group
-from training.overrides import override
-from training.pretrain import FOLDED_SUFFIX
-from training.recipes import Recipe, for_weights
-from training.records import ProgressBar
-from training.rendered import generate
-from training.run import RunOptions, Start
-from training.run import train as run
-from training.run_directory import recipe_document
+from training.pretrain import Start
+from training.run import PreparedRun, RunOptions, prepare
+from training.run_directory import check_taken, recipe_document
 
-RENDERED_SEED = 7
+LOG_INTERVAL = {"cpu": 1, "cuda": 10}
+"""Steps between looks at the figures: on a processor they cost nothing, and steps are slow."""
 
 
 class SeveralLabelsName(StrEnum):
@@ -103,23 +102,27 @@ def train(
     """Train every stage, calibrate, and write a model directory."""
     dataset = None if data is None else Dataset(data, format, split, videos, test, classes)
     start = Start(static_weights or weights, dynamic_weights or weights)
-    labels_learnt = several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)
-    rendered_dir = output.with_name(output.name + "-rendered")
+    built = partial(
+        built_recipe, recipe, seed=seed, start=start, settings=settings or (), from_supernet=from_supernet
+    )
+    built(ANY_LABELS)  # what is wrong whatever the clips is said before they are looked at
+    check_taken(output, resume=resume)
     with (
         process_group(chosen_device(device)) as own_device,
         ProgressBar(progress, shown=is_main()) as bar,
     ):
         clips = from_main(
-            lambda: _training_clips(
-                dataset, rendered, rendered_dir, num_threads=threads, max_unusable=max_unusable
+            lambda: training_clips(
+                dataset,
+                rendered,
+                output,
+                num_threads=threads,
+                max_unusable=max_unusable,
+                tracked=bar.tracked,
             )
         )
-        built = _built(recipe, clips.labels, seed, start, settings or ())
-        _check_start(built, start, from_supernet)
-        if is_main():
-            progress.print_json(data=recipe_document(built))
-        info = run(
-            built,
+        run = prepare(
+            built(clips.labels),
             clips.real,
             output,
             RunOptions(
@@ -128,89 +131,35 @@ def train(
                 start=start if start.files else None,
                 from_supernet=from_supernet,
                 resume=resume,
-                several_labels=labels_learnt.value,
+                several_labels=(several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)).value,
                 stream=stream,
                 num_threads=threads,
                 tensorboard=tensorboard,
+                log_interval=LOG_INTERVAL[own_device.type],
             ),
             [bar],
             synthetic=clips.rendered,
+            tracked=bar.tracked,
         )
+        if is_main():
+            _announce(run)
+        info = run.train()
     if info is not None:
-        progress.print(f"{info.full_name} is in {output}; try: sdcom info {output}")
+        _conclude(info, output, clips.to_evaluate)
 
 
-def _built(
-    name: RecipeName, labels: Sequence[str], seed: int, start: Start, settings: Sequence[str]
-) -> Recipe:
-    """Return the recipe as the weights need it and the command line sets it.
-
-    Raises:
-        InvalidParameterError: the networks' weights expect pixels of two kinds, or a setting is wrong.
-    """
-    recipe = RECIPES[name](labels, seed=seed)
-    of_tensorflow = {file.suffix == FOLDED_SUFFIX for file in start.files}
-    if len(of_tensorflow) > 1:
-        raise InvalidParameterError(
-            f"{' and '.join(map(str, start.files))} expect pixels normalised in two ways: "
-            f"{FOLDED_SUFFIX} files are TensorFlow's, others torchvision's"
-        )
-    if of_tensorflow:
-        recipe = for_weights(recipe, of_tensorflow=of_tensorflow.pop())
-    return override(recipe, settings)
+def _announce(run: PreparedRun) -> None:
+    """Print what is about to be trained, now that nothing stands in its way."""
+    progress.print_json(data=recipe_document(run.recipe))
+    if run.resumed:
+        progress.print(run.resumed, markup=False, highlight=False, soft_wrap=True)
 
 
-def _check_start(recipe: Recipe, start: Start, from_supernet: Path | None) -> None:
-    """Raise if the recipe keeps what a network starts with, and it would start from random weights.
-
-    Raises:
-        InvalidParameterError: so it is; the message names the option.
-    """
-    keeps_static = recipe.static is not None or recipe.policy.static_multiplier == 0
-    keeps_dynamic = from_supernet is None and recipe.supernet.frozen_statistics
-    for keeps, weights, name in (
-        (keeps_static, start.static_weights, "static"),
-        (keeps_dynamic, start.dynamic_weights, "dynamic"),
-    ):
-        if keeps and weights is None:
-            raise InvalidParameterError(
-                f"{recipe.name} holds on to what its {name} network starts with, and random weights are "
-                f"nothing to hold on to: give ImageNet weights with --weights or --{name}-weights"
-            )
-
-
-class _TrainingClips(NamedTuple):
-    """Class names, the dataset's training side, and rendered clips, which are never held out."""
-
-    labels: tuple[str, ...]
-    real: tuple[Clip, ...]
-    rendered: tuple[Clip, ...]
-
-
-def _training_clips(
-    dataset: Dataset | None, rendered: int, rendered_dir: Path, *, num_threads: int, max_unusable: float
-) -> _TrainingClips:
-    """Return what to train on: a dataset's clips that can be read, rendered ones, made here, or both.
-
-    Raises:
-        InvalidParameterError: there would be nothing.
-        DataError: a list is malformed, or too much of what it names cannot be used.
-    """
-    real = None
-    if dataset is not None:
-        real = usable_split(
-            read_dataset(dataset),
-            rendered_dir.with_name(rendered_dir.name.removesuffix("-rendered") + "-unusable.tsv"),
-            num_threads=num_threads,
-            max_share=max_unusable,
-            track=tracked("checking"),
-        )
-    if not rendered:
-        if real is None:
-            raise InvalidParameterError("nothing to train on: give --data, or --rendered above 0")
-        return _TrainingClips(real.labels, real.train, ())
-    generate(rendered_dir, clips_per_action=rendered, seed=RENDERED_SEED)
-    drawn = read_split(rendered_dir, "split", None if real is None else real.labels)
-    if real is None:
-        return _TrainingClips(drawn.labels, drawn.train, ())
-    return _TrainingClips(real.labels, real.train, drawn.train + drawn.test)  # real ones are the test
+def _conclude(info: ModelInfo, output: Path, to_evaluate: Dataset | None) -> None:
+    """Print how good the model is, as far as that is known, and what to do with it."""
+    progress.print(outcome(info, output))
+    warn(doubts(info))
+    progress.print("go on with:")
+    words = None if to_evaluate is None else dataset_words(to_evaluate)
+    for command in next_commands(output, words):
+        progress.print(f"    {command}", markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +12,11 @@ import numpy as np
 from sdcom.errors import nearest_name
 from training.data.clips import Clip, DataError, Split
 from training.data.media import open_media
+from training.data.tracking import Track, not_shown
 
 MAX_UNUSABLE_SHARE = 0.05
 MIN_TRAINING_CLIPS = 2
 _CHECKED_SHORT_SIDE = 64
-
-Track = Callable[[Iterable[None], int], Iterable[None]]
-"""Passes an iterable of a known length on, and shows how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,7 @@ class Checked:
         )
 
 
-def check_clips(
-    clips: Sequence[Clip], *, num_threads: int, track: Track = lambda items, _total: items
-) -> Checked:
+def check_clips(clips: Sequence[Clip], *, num_threads: int, track: Track = not_shown) -> Checked:
     """Open every clip, and decode its middle frame.
 
     Args:
@@ -101,7 +97,7 @@ def usable_split(
     *,
     num_threads: int,
     max_share: float = MAX_UNUSABLE_SHARE,
-    track: Track = lambda items, _total: items,
+    track: Track = not_shown,
 ) -> Split:
     """Return a split without the clips that cannot be used: the check before training.
 

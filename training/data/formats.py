@@ -51,6 +51,17 @@ class Dataset:
     test: Path | None = None
     classes: Path | None = None
 
+    @property
+    def has_columns(self) -> bool:
+        """Whether it is a list whose columns are splits, so that `split` means anything."""
+        found = detected(self.path) if self.format is Format.AUTO else self.format
+        return found is Format.SPLITS
+
+    @property
+    def name(self) -> str:
+        """Its folder's or its list's name and, where there are several splits, which one."""
+        return f"{self.path.name} {self.split}" if self.has_columns else self.path.name
+
 
 def read_dataset(dataset: Dataset, labels: Sequence[str] | None = None) -> Split:
     """Read a dataset's lists.

@@ -13,13 +13,14 @@ import numpy as np
 
 from sdcom.sampling import segment_centers
 from sdcom.video.geometry import UInt8Array
-from training.data.checking import Checked, Problem, Track
+from training.data.checking import Checked, Problem
 from training.data.clips import Clip, DataError, Split
 from training.data.disk import whole_file
 from training.data.media import open_media
 from training.data.prefetch import map_ahead
 from training.data.rows import read_json
 from training.data.shards import INDEX_SUFFIX, PACK_RECORD, SHARD_SUFFIX, PackedRecord, read_index
+from training.data.tracking import Track
 
 _FRAMES_AT_ONCE = 64
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from sdcom.sampling import Int64Array
 from training.data.clips import Clip
 from training.data.media import Media, open_media
+from training.data.tracking import Track, not_shown
 
 
 class ClipSource(Protocol):
@@ -63,6 +64,7 @@ class ClipStore:
         short_side: pixels of the frames' short side.
         num_threads: decoding at once.
         device: where the frames stay; crops are cut there.
+        track: shows how many are decoded.
 
     Raises:
         DataError: a clip cannot be read.
@@ -77,10 +79,11 @@ class ClipStore:
         *,
         num_threads: int = 2,
         device: torch.device | str = "cpu",
+        track: Track = not_shown,
     ) -> None:
         with ThreadPoolExecutor(num_threads) as threads:
             decoded = threads.map(lambda clip: _every_frame(clip, short_side), clips)
-            self.frames_NHWC = [frames_NHWC.to(device) for frames_NHWC in decoded]
+            self.frames_NHWC = [frames_NHWC.to(device) for frames_NHWC in track(decoded, len(clips))]
         self.clips = tuple(clips)
         self.device = torch.device(device)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcom.errors import UnknownNameError
+from training.data.tracking import Track, not_shown
 from training.rendered.actions import ACTIONS
 from training.rendered.clip import FRAMES_PER_SECOND, render_clip
 from training.rendered.scene import Scene
@@ -124,6 +125,7 @@ def generate(
     seed: int,
     actions: Sequence[str] = tuple(ACTIONS),
     num_processes: int | None = None,
+    track: Track = not_shown,
 ) -> list[ManifestRow]:
     """Render a set of clips: `<label>/<label>_<number>.mp4` and the manifest `splits.tsv`.
 
@@ -136,6 +138,7 @@ def generate(
         seed: not negative.
         actions: labels among `ACTIONS`.
         num_processes: None uses every core; 1 renders in this process.
+        track: shows how many scenes are rendered.
 
     Returns:
         The manifest.
@@ -153,12 +156,12 @@ def generate(
     jobs = [job for job, _ in planned]
     processes = min(num_processes or os.cpu_count() or 1, len(jobs))
     if processes == 1:
-        for job in jobs:
+        for job in track(jobs, len(jobs)):
             _render_scene(job)
     else:
         # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
         with multiprocessing.get_context("spawn").Pool(processes, initializer=_one_thread) as pool:
-            for _ in pool.imap_unordered(_render_scene, jobs):
+            for _ in track(pool.imap_unordered(_render_scene, jobs), len(jobs)):
                 pass
     rows = [row for _, scene_rows in planned for row in scene_rows]
     _write_manifest(out_dir / "splits.tsv", rows)

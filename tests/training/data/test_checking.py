@@ -12,6 +12,7 @@ from tests.training.data.conftest import WriteVideo
 from training.data import Clip, DataError, Split
 from training.data.checking import check_classes, check_clips, usable_split
 from training.data.formats import Dataset, read_dataset
+from training.data.tracking import ItemT
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_report_is_written_only_of_problems(tmp_path: Path, clips: list[Clip])
 def test_every_clip_is_tracked(clips: list[Clip]) -> None:
     seen = []
 
-    def track(items: Iterable[None], total: int) -> Iterator[None]:
+    def track(items: Iterable[ItemT], total: int) -> Iterator[ItemT]:
         for item in items:
             seen.append(total)
             yield item

@@ -23,6 +23,7 @@ from training.data.folders import read_class_folders
 from training.data.media import open_media
 from training.data.packing import Packing, pack
 from training.data.shards import read_packed
+from training.data.tracking import ItemT
 
 PACKING = Packing(short_side=48, max_frames=6, clips_per_shard=2)
 
@@ -87,7 +88,7 @@ def test_packing_goes_on_where_it_was_stopped_and_ends_the_same(tmp_path: Path, 
     class _StoppedError(Exception):
         pass
 
-    def stop_at_third(items: Iterable[None], _total: int) -> Iterable[None]:
+    def stop_at_third(items: Iterable[ItemT], _total: int) -> Iterable[ItemT]:
         for number, item in enumerate(items):
             if number == 2:
                 raise _StoppedError

@@ -1,0 +1,68 @@
+"""What a calibration found, and how far to trust it: the end of `sdcom train` and `sdcom calibrate`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from sdcom.checkpoint import CalibrationPoint, ModelInfo
+from training.calibration import FEW_CLIPS, TRAINING_CLIPS, accuracy_interval, default_point
+
+
+def outcome(info: ModelInfo, directory: Path) -> Table:
+    """Return the accuracy and the cost of the trained policy and of the default budget."""
+    num_clips = info.provenance["num_calibration_clips"]
+    side = "training" if info.provenance["calibrated_on"] == TRAINING_CLIPS else "held-out"
+    table = Table(
+        "",
+        Column("top-1", justify="right"),
+        Column("GFLOPs a video", justify="right"),
+        Column("of the baseline", justify="right"),
+        title=escape(f"{info.full_name} is in {directory}; on {num_clips} {side} clips:"),
+        box=None,
+        title_justify="left",
+        title_style="",
+    )
+    for name, point in _headline(info):
+        table.add_row(name, f"{point.top1:.1%}", f"{point.gmacs:.3f}", f"{point.share:.1%}")
+    return table
+
+
+def _headline(info: ModelInfo) -> list[tuple[str, CalibrationPoint]]:
+    default = default_point(info.calibration)
+    rows = [("trained policy", info.calibration[0])]
+    return rows if default is None else [*rows, (f"default budget, {info.default_budget:g}", default)]
+
+
+def doubts(info: ModelInfo) -> str | None:
+    """Return what speaks against a calibration: its clips are few, or were trained on; None if nothing."""
+    num_clips, top1 = info.provenance["num_calibration_clips"], info.calibration[0].top1
+    clips = f"{num_clips} clip" if num_clips == 1 else f"{num_clips} clips"
+    if info.provenance["calibrated_on"] == TRAINING_CLIPS:
+        return (
+            f"calibrated on the {clips} that it was trained on, because no group could be held out: on "
+            "others it will be right less often. Add clips, list more groups, or raise validation_share"
+        )
+    if num_clips >= FEW_CLIPS:
+        return None
+    low, high = accuracy_interval(top1, num_clips)
+    return (
+        f"calibrated on {clips} only: the top-1 of {top1:.1%} may stand for anything from {low:.0%} to "
+        f"{high:.0%} (95 % interval), and a clip or two decided the default budget. Add clips, raise "
+        "validation_share, or calibrate on others (sdcom calibrate)"
+    )
+
+
+def next_commands(directory: Path, dataset_words: Sequence[str] | None) -> list[str]:
+    """Return what to type next.
+
+    Args:
+        directory: of the model.
+        dataset_words: options that name clips to evaluate on; None if there are none.
+    """
+    commands = [["sdcom", "serve", "--model", str(directory)]]
+    if dataset_words is not None:
+        commands.insert(0, ["sdcom", "evaluate", str(directory), *dataset_words])
+    return [shlex.join(words) for words in commands]
