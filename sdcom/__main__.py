@@ -225,8 +225,8 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each part; the median counts.")] = 5,
 ) -> None:
     """Time every part at every width on this machine, beside its FLOPs."""
-    from sdcom.checkpoint import load_model
     from sdcom.engine.bench import time_parts
+    from sdcom.model import load_model
     from sdcom.recognizer import bundled_model_dir
 
     loaded = load_model(model or bundled_model_dir())

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 
 from sdcom.budget import WidthPlan, choose_widths, fit_widths
-from sdcom.checkpoint import Model, load_model
 from sdcom.engine.reference import Composed, Planner, compose
 from sdcom.engine.stream import CausalStream
 from sdcom.errors import (
@@ -22,6 +21,7 @@ from sdcom.errors import (
     InvalidParameterError,
     OverloadedError,
 )
+from sdcom.model import Model, load_model
 from sdcom.processors import num_processors
 from sdcom.recognition import (
     GIGA,

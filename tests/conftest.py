@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo, save_model
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
+from sdcom.model import save_model
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import SlimmableBatchNorm2d
 from sdcom.models.temporal_shift import earlier_rows

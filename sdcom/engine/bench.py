@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from sdcom.checkpoint import Model
+from sdcom.model import Model
 from sdcom.models.temporal_shift import earlier_rows
 
 

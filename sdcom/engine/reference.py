@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sdcom.budget import WidthPlan
-from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.models.temporal_shift import earlier_rows
 from sdcom.preprocess import normalize

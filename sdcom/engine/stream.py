@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sdcom.budget import choose_widths
-from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.model import Model
 from sdcom.models.temporal_shift import CarriedFrame, Earlier
 from sdcom.preprocess import normalize
 

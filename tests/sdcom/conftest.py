@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from sdcom.budget import WidthPlan
-from sdcom.checkpoint import Model, load_model
 from sdcom.engine.reference import Planner
+from sdcom.model import Model, load_model
 from tests.conftest import TINY_CONFIG
 
 

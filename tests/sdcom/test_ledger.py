@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
+from sdcom.model import Model
 from tests.conftest import TINY_CONFIG
 from tests.sdcom.conftest import always, patterned_frames
 

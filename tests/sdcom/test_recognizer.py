@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from sdcom.checkpoint import Model, save_model
 from sdcom.engine.ledger import Part
 from sdcom.errors import (
     BudgetBelowFloorError,
@@ -27,6 +26,7 @@ from sdcom.errors import (
     UndecodableVideoError,
     UnsupportedContainerError,
 )
+from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.video import TrustedVideo
@@ -370,6 +370,6 @@ def test_the_public_names_lead_to_the_parts() -> None:
     assert sdcom.Budget is Budget
     assert sdcom.Recognition is Recognition
     assert sdcom.errors.BudgetBelowFloorError is BudgetBelowFloorError
-    assert sdcom.load_model.__module__ == "sdcom.checkpoint"
+    assert sdcom.load_model.__module__ == "sdcom.model"
     with pytest.raises(AttributeError, match="no attribute 'recognise'"):
         sdcom.recognise  # noqa: B018 - raises

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sdcom.budget import choose_widths
-from sdcom.checkpoint import Model
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream, StreamStep
+from sdcom.model import Model
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG
 from tests.sdcom.conftest import always, patterned_frames

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
-from sdcom.checkpoint import load_model
+from sdcom.model import load_model
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecodeLimits, DecoderPool
 from service.app import create_app

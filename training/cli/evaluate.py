@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sdcom.checkpoint import Model, write_info
+from sdcom.checkpoint import write_info
 from sdcom.errors import InvalidParameterError
+from sdcom.model import Model
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from training.cli.console import progress

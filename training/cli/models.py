@@ -9,8 +9,8 @@ import torch
 import typer
 from rich.progress import track
 
-from sdcom.checkpoint import load_model
 from sdcom.errors import InvalidParameterError
+from sdcom.model import load_model
 from sdcom.processors import num_processors
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecodeLimits, DecoderPool

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sdcom.checkpoint import Model
 from sdcom.engine.bench import time_parts
 from sdcom.engine.reference import compose
+from sdcom.model import Model
 from sdcom.preprocess import normalize
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdcom.budget import WidthPlan, choose_widths
-from sdcom.checkpoint import Model, ModelInfo
+from sdcom.checkpoint import ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import backbone_macs
 from sdcom.engine.bench import time_parts
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
+from sdcom.model import Model
 from sdcom.models.backbone import build_backbone
 from sdcom.models.composition import SDCOM
 from sdcom.models.resnet import SlimmableResNet

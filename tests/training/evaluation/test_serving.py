@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdcom.checkpoint import Model
+from sdcom.model import Model
 from sdcom.recognizer import Recognizer
 from service.demo import ServerProcess
 from training.cli.models import examined_evidence
