@@ -13,8 +13,15 @@ _DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, 
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most like `name`, or None if none is close."""
-    matches = difflib.get_close_matches(name.lower(), sorted(valid), n=1, cutoff=0.5)
+    """Return the valid name most like `name`, or None if none is close.
+
+    One whose words are all in `name` comes first: `host` for `service_host`.
+    """
+    words, names = set(name.lower().split("_")), sorted(valid)
+    contained = [each for each in names if set(each.lower().split("_")) <= words]
+    if contained:
+        return max(contained, key=len)
+    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

@@ -10,10 +10,13 @@ from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sdcom.budget import WidthPlan, choose_widths, fit_widths
-from sdcom.engine.reference import Composed, Planner, compose
+from sdcom.checkpoint import ModelInfo
+from sdcom.engine.backend import Backend
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.composition import compose_video
+from sdcom.engine.loading import DeviceName, EngineName, load_backend
 from sdcom.engine.stream import CausalStream
 from sdcom.errors import (
     BudgetBelowFloorError,
@@ -21,7 +24,6 @@ from sdcom.errors import (
     InvalidParameterError,
     OverloadedError,
 )
-from sdcom.model import Model, load_model
 from sdcom.processors import num_processors
 from sdcom.recognition import (
     GIGA,
@@ -50,20 +52,25 @@ class Recognizer:
     """A model and its decoders: decoding runs in parallel, the networks one video at a time, in turn.
 
     Args:
-        model: as `load_model` returns it.
+        backend: runs the model's networks.
         decoders: a running pool, closed with this recognizer.
-        num_threads: threads of one network call.
+
+    Attributes:
+        backend: that.
+        decoders: those.
+        info: the model.
     """
 
-    def __init__(self, model: Model, decoders: DecoderPool, *, num_threads: int = 1) -> None:
-        self.model = model
+    def __init__(self, backend: Backend, decoders: DecoderPool) -> None:
+        self.backend = backend
         self.decoders = decoders
-        clip = model.info.config.clip
+        self.info: ModelInfo = backend.info
+        clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
         # A thread of their own, not a lock: each thread that calls the networks would get OpenMP threads of
         # its own, and leave them spinning on the processors that the next call needs.
         self._networks = ThreadPoolExecutor(
-            1, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(num_threads,)
+            1, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
     @classmethod
@@ -75,6 +82,8 @@ class Recognizer:
         num_decode_workers: int | None = None,
         on_restart: Callable[[str], None] | None = None,
         num_threads: int | None = None,
+        engine: EngineName = "auto",
+        device: DeviceName = "auto",
     ) -> Self:
         """Load a model and start its decode workers.
 
@@ -85,24 +94,31 @@ class Recognizer:
             on_restart: called with the reason whenever a decode worker is replaced.
             num_threads: threads of one network call; None is half of the processors: the decoders work
                 meanwhile, and threads that wait for one another wait for the slowest.
+            engine: what runs the networks (`sdcom.engine.loading.load_backend`).
+            device: where.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
+            SettingsError: the engine or the device cannot be had.
         """
-        model = load_model(model_dir or bundled_model_dir())
+        backend = load_backend(
+            model_dir or bundled_model_dir(),
+            engine=engine,
+            device=device,
+            num_threads=num_threads or max(1, num_processors() // 2),
+        )
         decoders = DecoderPool(
-            model.info.config.clip,
+            backend.info.config.clip,
             limits or DecodeLimits(),
             num_workers=num_decode_workers or num_processors(),
             on_restart=on_restart,
         )
-        return cls(model, decoders, num_threads=num_threads or max(1, num_processors() // 2))
+        return cls(backend, decoders)
 
     @property
     def provider(self) -> Provider:
         """What computes the networks."""
-        device = next(self.model.networks.parameters()).device
-        return Provider(f"torch-{device.type}", torch.__version__)
+        return self.backend.provider
 
     def __enter__(self) -> Self:
         return self
@@ -117,13 +133,13 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Run the networks once at every width, so that the first request is not the slow one."""
-        clip = self.model.info.config.clip
+        clip = self.info.config.clip
         frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
-        macs_K = self.model.info.macs.dynamic_by_choice
+        macs_K = self.info.macs.dynamic_by_choice
 
         def run_at(choice: int) -> Composed:
             plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
-            return compose(self.model, frames_THWC, lambda _: plan)
+            return compose_video(self.backend, frames_THWC, lambda _: plan)
 
         for choice in range(len(macs_K)):
             self._in_turn(partial(run_at, choice))
@@ -165,7 +181,7 @@ class Recognizer:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            return compose(self.model, clip.frames_THWC[self._order_T], planner)
+            return compose_video(self.backend, clip.frames_THWC[self._order_T], planner)
 
         return self._recognition(clip, self._in_turn(run_networks), top_k, decode_ms)
 
@@ -183,7 +199,7 @@ class Recognizer:
         Raises:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
         """
-        macs, num_frames = self.model.info.macs, self.model.info.config.clip.num_frames
+        macs, num_frames = self.info.macs, self.info.config.clip.num_frames
         macs_K = macs.dynamic_by_choice
         allowed = self._allowed_macs(budget)
         if allowed is None:
@@ -204,13 +220,13 @@ class Recognizer:
             BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
             InvalidParameterError: a budget is named and the model was never calibrated.
         """
-        return FrameStream(self, CausalStream(self.model, self._stream_price(budget)))
+        return FrameStream(self, CausalStream(self.backend, self._stream_price(budget)))
 
     def _stream_price(self, budget: Budget | None) -> float:
         allowed = self._allowed_macs(budget)
         if allowed is None:
             return 0.0
-        info, num_frames = self.model.info, self.model.info.config.clip.num_frames
+        info, num_frames = self.info, self.info.config.clip.num_frames
         if not info.calibration:
             raise InvalidParameterError(
                 f"{info.full_name} has no calibration table, which a stream's budget needs"
@@ -225,7 +241,7 @@ class Recognizer:
 
     def _allowed_macs(self, budget: Budget | None) -> int | None:
         """Return what T frames may cost under `budget` or the model's default; None is no limit."""
-        info = self.model.info
+        info = self.info
         if budget is None and info.default_budget is not None:
             budget = Budget(share=info.default_budget)
         if budget is None:
@@ -235,7 +251,7 @@ class Recognizer:
     def _recognition(
         self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
     ) -> Recognition:
-        labels, widths = self.model.info.config.labels, self.model.info.config.widths
+        labels, widths = self.info.config.labels, self.info.config.widths
         fed = []
         for position, time_index in enumerate(self._order_T):
             best = top_predictions(composed.logits_TL[position], labels, 1)[0]
@@ -244,7 +260,7 @@ class Recognizer:
                 (int(time_index), FrameResult(clip.times_s[time_index], width, best.label, best.score))
             )
         return Recognition(
-            model=self.model.info.full_name,
+            model=self.info.full_name,
             predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
             frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
             ledger=composed.ledger,
@@ -259,7 +275,7 @@ class Recognizer:
         step = self._in_turn(lambda: stream.push(frame_HWC))
         index = int(step.logits_L.argmax())
         score = float(softmax(step.logits_L)[index])
-        label = self.model.info.config.labels[index]
+        label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
 
 
@@ -276,7 +292,7 @@ class FrameStream:
         Raises:
             InvalidParameterError: it is not uint8 [H, W, 3], or its sides are out of the accepted range.
         """
-        clip = self._recognizer.model.info.config.clip
+        clip = self._recognizer.info.config.clip
         return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
 
     def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:

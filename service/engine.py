@@ -23,14 +23,6 @@ from service.settings import Settings
 Answer = TypeVar("Answer")
 
 
-class NamedModel(Protocol):
-    """A loaded model."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What it is."""
-
-
 class LiveStream(Protocol):
     """A stream of frames, as `sdcom.recognizer.FrameStream` is one."""
 
@@ -45,7 +37,7 @@ class VideoRecognizer(Protocol):
     """What the service needs of `sdcom.recognizer.Recognizer`."""
 
     @property
-    def model(self) -> NamedModel:
+    def info(self) -> ModelInfo:
         """The model served."""
 
     @property
@@ -85,7 +77,7 @@ class Engine:
         self.recognizer = recognizer
         self.settings = settings
         self.metrics = metrics
-        self.info = recognizer.model.info
+        self.info = recognizer.info
         # One thread more than decoders: while all of them decode, another video can run the networks.
         self.admission = Admission(
             settings.num_decode_workers + 1, settings.queue_size, max_wait_s=settings.request_timeout_s

@@ -13,10 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from sdcom.engine.ledger import Part
+from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import (
     BudgetBelowFloorError,
     DeadlineExceededError,
@@ -129,7 +131,7 @@ def test_the_last_frame_fed_carries_the_videos_prediction(recognizer: Recognizer
 
 
 def test_the_compute_of_an_answer_is_its_widths_cost(recognizer: Recognizer, clip: Path) -> None:
-    macs = recognizer.model.info.macs
+    macs = recognizer.info.macs
     ledger = recognizer.recognize(clip, budget=Budget(share=0.6)).ledger
     widths = list(ledger.width_counts.elements())
     assert ledger.total_macs == macs.total(widths)
@@ -161,7 +163,7 @@ def test_asking_for_no_class_is_refused(recognizer: Recognizer, clip: Path) -> N
 def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recognizer, clip: Path) -> None:
     with pytest.raises(BudgetBelowFloorError) as refused:
         recognizer.recognize(clip, budget=Budget(share=0.1))
-    floor = recognizer.model.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
+    floor = recognizer.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
     assert round(refused.value.floor_gmacs * 1e9) == floor
     asked = re.search(r"max_gflops >= ([\d.]+) or budget >= ([\d.]+)", str(refused.value))
     assert asked is not None
@@ -170,7 +172,7 @@ def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recog
 
 
 def test_the_exact_floor_is_enough_and_a_mac_less_is_not(recognizer: Recognizer, clip: Path) -> None:
-    floor = recognizer.model.info.macs.floor(4)
+    floor = recognizer.info.macs.floor(4)
     assert recognizer.recognize(clip, budget=Budget(gflops=floor / GIGA)).ledger.total_macs == floor
     with pytest.raises(BudgetBelowFloorError):
         recognizer.recognize(clip, budget=Budget(gflops=(floor - 1) / GIGA))
@@ -213,15 +215,34 @@ def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> 
     with ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(recognizer._in_turn, threading.get_ident) for _ in range(8)]
         assert len({one.result(20) for one in asked}) == 1
-    assert recognizer._in_turn(torch.get_num_threads) == 1
 
 
-def test_what_computes_the_networks_is_named_with_its_version(recognizer: Recognizer) -> None:
-    assert recognizer.provider == Provider("torch-cpu", torch.__version__)
+def test_the_torch_engine_gets_its_threads(tiny_model_dir: Path) -> None:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=2, engine="torch") as recognizer:
+        assert recognizer._in_turn(torch.get_num_threads) == 2
+
+
+def test_both_engines_give_the_same_answer(tiny_model_dir: Path, recognizer: Recognizer, clip: Path) -> None:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, engine="torch") as reference:
+        for budget in (None, Budget(share=0.5)):
+            ours, theirs = (each.recognize(clip, budget=budget) for each in (recognizer, reference))
+            assert ours.ledger == theirs.ledger
+            assert [frame.width for frame in ours.frames] == [frame.width for frame in theirs.frames]
+            for our, their in zip(ours.predictions, theirs.predictions, strict=True):
+                assert our.label == their.label
+                assert our.score == pytest.approx(their.score, rel=1e-4)
+
+
+def test_what_computes_the_networks_is_named_with_its_version(
+    tiny_model: Model, recognizer: Recognizer
+) -> None:
+    assert recognizer.provider == Provider("onnxruntime-cpu", onnxruntime.__version__)
+    reference = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
+    assert reference.provider == Provider("torch-cpu", torch.__version__)
 
 
 def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:
-    closed = Recognizer(tiny_model, recognizer.decoders)
+    closed = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
     stream = closed.open_stream()
     closed._networks.shutdown()
     with pytest.raises(OverloadedError, match="closed"):
@@ -300,7 +321,7 @@ def test_a_streams_budget_below_the_floor_is_refused(recognizer: Recognizer) -> 
 
 
 def test_a_streams_floor_counts_the_gate_of_a_sliding_window(recognizer: Recognizer) -> None:
-    macs = recognizer.model.info.macs
+    macs = recognizer.info.macs
     floor = macs.stream_floor(4)
     assert floor == macs.floor(4) + 4 * 3 * macs.gate_step
     stream = recognizer.open_stream(budget=Budget(gflops=floor / GIGA))
@@ -317,7 +338,7 @@ def test_a_models_default_budget_always_opens_a_stream(tiny_model: Model, recogn
     macs = tiny_model.info.macs
     share = (macs.floor(4) + 1) / macs.baseline(4)  # enough for a video, not for a sliding window
     info = tiny_model.info.model_copy(update={"default_budget": share})
-    frugal = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    frugal = Recognizer(TorchBackend(Model(info, tiny_model.networks)), recognizer.decoders)
     assert frugal.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 50
     with pytest.raises(BudgetBelowFloorError):
         frugal.open_stream(budget=Budget(share=share))
@@ -325,7 +346,7 @@ def test_a_models_default_budget_always_opens_a_stream(tiny_model: Model, recogn
 
 def test_a_streams_budget_needs_a_calibrated_model(tiny_model: Model, recognizer: Recognizer) -> None:
     info = tiny_model.info.model_copy(update={"calibration": ()})
-    uncalibrated = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    uncalibrated = Recognizer(TorchBackend(Model(info, tiny_model.networks)), recognizer.decoders)
     with pytest.raises(InvalidParameterError, match=r"tiny@0 has no calibration table"):
         uncalibrated.open_stream(budget=Budget(share=0.5))
     assert uncalibrated.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 0

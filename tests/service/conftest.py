@@ -37,17 +37,10 @@ INFO = ModelInfo(name="fake", version="1", config=ModelConfig(labels=("stand", "
 
 
 @dataclass
-class FakeModel:
-    """A model without networks."""
-
-    info: ModelInfo = INFO
-
-
-@dataclass
 class FakeRecognizer:
     """Answers at once, or when `gate` opens, or with `error`; remembers what it was given."""
 
-    model: FakeModel = field(default_factory=FakeModel)
+    info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
