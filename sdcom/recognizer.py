@@ -11,15 +11,16 @@ from typing import BinaryIO, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.budget import WidthPlan
 from sdcom.checkpoint import ModelInfo
-from sdcom.engine.backend import Backend
-from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
+from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.loading import DeviceName, EngineName, load_backend
+from sdcom.engine.planning import exit_price, stream_price, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
 from sdcom.errors import (
-    BudgetBelowFloorError,
     DeadlineExceededError,
     InvalidParameterError,
     OverloadedError,
@@ -150,6 +151,8 @@ class Recognizer:
         *,
         top_k: int = 5,
         budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
         deadline: float | None = None,
     ) -> Recognition:
         """Recognise one video file.
@@ -158,10 +161,14 @@ class Recognizer:
             source: a path, or an open binary file that has a real file descriptor.
             top_k: classes to return, at least 1; more than there are classes means all.
             budget: what the video may cost; None is the model's default.
+            min_confidence: probability of the best class, 0 to 1, at which no more frames are looked at; None
+                looks at all.
+            min_lam: the least price at which the gate chooses widths, whatever the budget would allow: a busy
+                service spends less so.
             deadline: `time.monotonic()` value after which the answer is not wanted.
 
         Raises:
-            InvalidParameterError: `top_k` is below 1.
+            InvalidParameterError: `top_k` is below 1, or `min_confidence` out of range.
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
@@ -169,9 +176,11 @@ class Recognizer:
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
         if isinstance(source, str):
             source = Path(source)
-        planner = self.planner(budget)
+        compose = self._composition(budget, min_confidence, min_lam)
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)
         decode_ms = (time.perf_counter() - started) * 1e3
@@ -181,9 +190,29 @@ class Recognizer:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            return compose_video(self.backend, clip.frames_THWC[self._order_T], planner)
+            return compose(clip.frames_THWC[self._order_T])
 
-        return self._recognition(clip, self._in_turn(run_networks), top_k, decode_ms)
+        composed = self._in_turn(run_networks)
+        composed.ledger.min_lam = min_lam
+        return self._recognition(clip, composed, top_k, decode_ms)
+
+    def _composition(
+        self, budget: Budget | None, min_confidence: float | None, min_lam: float
+    ) -> Callable[[UInt8Array], Composed]:
+        """Return what turns frames in feeding order into an answer.
+
+        Raises:
+            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        """
+        if min_confidence is None:
+            planner = video_planner(self.info, budget, min_lam=min_lam)
+            return lambda frames_THWC: compose_video(self.backend, frames_THWC, planner)
+        limit = video_limit(self.info, budget)
+        max_gmacs = None if limit is None else limit / GIGA
+        lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
+        return lambda frames_THWC: compose_until_confident(
+            self.backend, frames_THWC, confidence=min_confidence, lam=lam, max_macs=limit
+        )
 
     def _in_turn(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, first come first served."""
@@ -193,67 +222,21 @@ class Recognizer:
             raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
         return running.result()
 
-    def planner(self, budget: Budget | None) -> Planner:
-        """Return the function that turns a video's gate logits into widths within `budget`.
-
-        Raises:
-            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
-        """
-        macs, num_frames = self.info.macs, self.info.config.clip.num_frames
-        macs_K = macs.dynamic_by_choice
-        allowed = self._allowed_macs(budget)
-        if allowed is None:
-            return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
-        baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
-        if allowed < floor:
-            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
-        return lambda logits_TK: fit_widths(logits_TK, macs_K, allowed - floor)
-
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
-        """Open a stream of frames.
-
-        A stream has no video to plan over, so its budget is kept on average: the calibration table's
-        smallest price whose mean cost is within it, or the largest price where none is. What the table does
-        not count, the gate's new run over the window at every frame, is set aside first.
+        """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
 
         Raises:
             BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
             InvalidParameterError: a budget is named and the model was never calibrated.
         """
-        return FrameStream(self, CausalStream(self.backend, self._stream_price(budget)))
-
-    def _stream_price(self, budget: Budget | None) -> float:
-        allowed = self._allowed_macs(budget)
-        if allowed is None:
-            return 0.0
-        info, num_frames = self.info, self.info.config.clip.num_frames
-        if not info.calibration:
-            raise InvalidParameterError(
-                f"{info.full_name} has no calibration table, which a stream's budget needs"
-            )
-        baseline, floor = info.macs.baseline(num_frames), info.macs.stream_floor(num_frames)
-        # The model's own default was chosen for videos; a caller who names no budget has nothing to correct.
-        if budget is not None and allowed < floor:
-            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
-        planned_gmacs = (allowed - (floor - info.macs.floor(num_frames))) / GIGA
-        fitting = [point.lam for point in info.calibration if point.gmacs <= planned_gmacs]
-        return min(fitting) if fitting else max(point.lam for point in info.calibration)
-
-    def _allowed_macs(self, budget: Budget | None) -> int | None:
-        """Return what T frames may cost under `budget` or the model's default; None is no limit."""
-        info = self.info
-        if budget is None and info.default_budget is not None:
-            budget = Budget(share=info.default_budget)
-        if budget is None:
-            return None
-        return budget.macs(info.macs.baseline(info.config.clip.num_frames))
+        return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
 
     def _recognition(
         self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
     ) -> Recognition:
         labels, widths = self.info.config.labels, self.info.config.widths
         fed = []
-        for position, time_index in enumerate(self._order_T):
+        for position, time_index in enumerate(self._order_T[: len(composed.logits_TL)]):
             best = top_predictions(composed.logits_TL[position], labels, 1)[0]
             width = widths[composed.plan.choices[position]]
             fed.append(

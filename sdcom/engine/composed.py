@@ -1,6 +1,8 @@
 """What the composition says of one video, and how its widths are chosen."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +20,8 @@ class Composed:
     """What the composition says of one video.
 
     Attributes:
-        logits_TL: anytime logits after each frame fed; the last row is the video's.
+        logits_TL: anytime logits after each frame fed; the last row is the video's. Fewer rows than the
+            clip has frames where a confident prediction ended it early.
         plan: the widths that were run.
         ledger: what that cost.
         stage_s: wall-clock seconds of each part.
@@ -28,3 +31,11 @@ class Composed:
     plan: WidthPlan
     ledger: Ledger
     stage_s: dict[Part, float] = field(default_factory=dict)
+
+
+@contextmanager
+def timed(stage_s: dict[Part, float], part: Part) -> Iterator[None]:
+    """Add to a part's wall-clock seconds what the block takes."""
+    started = time.perf_counter()
+    yield
+    stage_s[part] = stage_s.get(part, 0.0) + time.perf_counter() - started

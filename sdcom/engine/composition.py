@@ -3,16 +3,12 @@
 Shapes: T frames in feeding order, H W pixels, D features, K widths, F fused features, L labels.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from sdcom.architecture import feature_channels
 from sdcom.budget import WidthPlan
 from sdcom.engine.backend import Backend, Float32Array, UInt8Array
-from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.composed import Composed, Planner, timed
 from sdcom.engine.ledger import Ledger, Part
 
 
@@ -28,14 +24,14 @@ def compose_video(backend: Backend, frames_THWC: UInt8Array, choose: Planner) ->
     """
     info, macs, num_frames = backend.info, backend.info.macs, len(frames_THWC)
     stage_s: dict[Part, float] = {}
-    with _timed(stage_s, Part.STATIC):
+    with timed(stage_s, Part.STATIC):
         looked = backend.look(frames_THWC)
-    with _timed(stage_s, Part.GATE):
+    with timed(stage_s, Part.GATE):
         gate_logits_BTK, _ = backend.decide(looked.embeddings_NE[None])
         plan = choose(gate_logits_BTK[0])
-    with _timed(stage_s, Part.DYNAMIC):
+    with timed(stage_s, Part.DYNAMIC):
         supplements_TD = _fill_by_width(backend, frames_THWC, plan)
-    with _timed(stage_s, Part.FUSION):
+    with timed(stage_s, Part.FUSION):
         fused_TF = backend.fuse(looked.features_ND, supplements_TD)
         logits_TL = backend.classify(np.maximum.accumulate(fused_TF)[None])[0]
     ledger = Ledger(baseline_macs=macs.baseline(num_frames), lam=plan.lam)
@@ -63,10 +59,3 @@ def _fill_by_width(backend: Backend, frames_THWC: UInt8Array, plan: WidthPlan) -
             before = np.arange(len(rows)) - 1 if config.temporal_shift else None
             supplements_TD[rows] = backend.fill(frames_THWC[rows], width, before)
     return supplements_TD
-
-
-@contextmanager
-def _timed(stage_s: dict[Part, float], part: Part) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    stage_s[part] = time.perf_counter() - started

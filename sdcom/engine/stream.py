@@ -9,20 +9,30 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from sdcom.budget import choose_widths
-from sdcom.engine.backend import Backend, Float32Array
+from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.engine.backend import Backend, Float32Array, UInt8Array
+from sdcom.engine.composed import timed
 from sdcom.engine.ledger import Ledger, Part
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStep:
-    """What one more frame said: the running logits [L], its width, and what it alone cost."""
+    """What one more frame said.
 
-    logits_L: npt.NDArray[np.float32]
+    Attributes:
+        logits_L: the running answer.
+        plan: its width and price.
+        width: the plan's one width.
+        ledger: what the frame alone cost.
+        stage_s: wall-clock seconds of each part.
+    """
+
+    logits_L: Float32Array
+    plan: WidthPlan
     width: float
     ledger: Ledger
+    stage_s: dict[Part, float]
 
 
 class CausalStream:
@@ -42,25 +52,42 @@ class CausalStream:
         self._fused_F: deque[Float32Array] = deque(maxlen=num_frames)
         self._state_BH: Float32Array | None = None
 
-    def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamStep:
-        """Feed one resized, cropped RGB frame."""
-        backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
-        looked = backend.look(frame_HWC[None])
-        gate_logits_K, num_steps = self._decide(looked.embeddings_NE[0])
-        plan = choose_widths(gate_logits_K[None], macs.dynamic_by_choice, self._lam)
-        width = config.widths[plan.choices[0]]
-        supplement_D = self._filler.fill(frame_HWC, width)
-        self._fused_F.append(backend.fuse(looked.features_ND, supplement_D[None])[0])
-        running_F = np.max(self._fused_F, axis=0)
-        logits_BTL = backend.classify(running_F[None, None], first=len(self._fused_F) - 1)
+    def push(self, frame_HWC: UInt8Array, max_dynamic_macs: int | None = None) -> StreamStep:
+        """Feed one resized, cropped RGB frame.
 
-        ledger = Ledger(baseline_macs=macs.baseline(1), lam=self._lam)
+        Args:
+            frame_HWC: that.
+            max_dynamic_macs: what the dynamic network may spend on it, at least 0; None is no limit.
+        """
+        backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
+        stage_s: dict[Part, float] = {}
+        with timed(stage_s, Part.STATIC):
+            looked = backend.look(frame_HWC[None])
+        with timed(stage_s, Part.GATE):
+            gate_logits_K, num_steps = self._decide(looked.embeddings_NE[0])
+            plan = self._plan(gate_logits_K, max_dynamic_macs)
+        width = config.widths[plan.choices[0]]
+        with timed(stage_s, Part.DYNAMIC):
+            supplement_D = self._filler.fill(frame_HWC, width)
+        with timed(stage_s, Part.FUSION):
+            self._fused_F.append(backend.fuse(looked.features_ND, supplement_D[None])[0])
+            running_F = np.max(self._fused_F, axis=0)
+            logits_BTL = backend.classify(running_F[None, None], first=len(self._fused_F) - 1)
+
+        ledger = Ledger(baseline_macs=macs.baseline(1), lam=plan.lam)
         ledger.macs[Part.STATIC] += macs.static
         ledger.macs[Part.GATE] += macs.gate + (num_steps - 1) * macs.gate_step
         ledger.macs[Part.DYNAMIC] += plan.macs
         ledger.macs[Part.FUSION] += macs.fusion
         ledger.width_counts[width] += 1
-        return StreamStep(logits_BTL[0, 0], width, ledger)
+        return StreamStep(logits_BTL[0, 0], plan, width, ledger, stage_s)
+
+    def _plan(self, gate_logits_K: Float32Array, max_macs: int | None) -> WidthPlan:
+        macs_K = self._backend.info.macs.dynamic_by_choice
+        plan = choose_widths(gate_logits_K[None], macs_K, self._lam)
+        if max_macs is None or plan.macs <= max_macs:
+            return plan
+        return fit_widths(gate_logits_K[None], macs_K, max_macs)
 
     def _decide(self, embedding_E: Float32Array) -> tuple[Float32Array, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""

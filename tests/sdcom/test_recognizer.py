@@ -130,6 +130,27 @@ def test_the_last_frame_fed_carries_the_videos_prediction(recognizer: Recognizer
     assert (last_fed.label, last_fed.score) == (best.label, best.score)
 
 
+def test_a_confident_video_ends_early_and_says_what_it_looked_at(recognizer: Recognizer, clip: Path) -> None:
+    whole = recognizer.recognize(clip, budget=Budget(share=1.0))
+    assert whole.to_dict()["compute"]["num_frames"] == 4
+    sure = recognizer.recognize(clip, min_confidence=0.0)
+    assert [frame.time_s for frame in sure.frames] == [whole.frames[1].time_s], "the middle is fed first"
+    assert sure.to_dict()["compute"]["num_frames"] == 1
+    assert sure.ledger.total_macs < whole.ledger.total_macs / 3
+    assert sure.ledger.baseline_macs == whole.ledger.baseline_macs
+    with pytest.raises(InvalidParameterError, match=r"between 0 and 1, got 1\.5"):
+        recognizer.recognize(clip, min_confidence=1.5)
+
+
+def test_a_least_price_is_kept_whatever_the_budget_allows(recognizer: Recognizer, clip: Path) -> None:
+    rich = recognizer.recognize(clip, budget=Budget(share=1.0))
+    for confidence in (None, 1.0):
+        cheap = recognizer.recognize(clip, budget=Budget(share=1.0), min_confidence=confidence, min_lam=50.0)
+        assert cheap.ledger.lam >= 50
+        assert cheap.ledger.min_lam == 50
+        assert cheap.ledger.total_macs < rich.ledger.total_macs
+
+
 def test_the_compute_of_an_answer_is_its_widths_cost(recognizer: Recognizer, clip: Path) -> None:
     macs = recognizer.info.macs
     ledger = recognizer.recognize(clip, budget=Budget(share=0.6)).ledger

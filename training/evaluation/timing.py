@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sdcom.engine.backend import Backend
 from sdcom.engine.bench import time_parts
 from sdcom.engine.composition import compose_video
+from sdcom.engine.planning import video_planner
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from sdcom.sampling import feeding_order
@@ -57,7 +58,7 @@ _Run = Callable[[npt.NDArray[np.uint8]], object]
 def _composition(recognizer: Recognizer, budget: Budget | None) -> _Run:
     clip = recognizer.info.config.clip
     order_T = feeding_order(clip.num_frames, clip.order)
-    planner = recognizer.planner(budget)
+    planner = video_planner(recognizer.info, budget)
     return lambda frames_THWC: compose_video(recognizer.backend, frames_THWC[order_T], planner)
 
 
