@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdcom import errors as errors
-    from sdcom.checkpoint import load_model as load_model
+    from sdcom.model import load_model as load_model
     from sdcom.recognition import Budget as Budget
     from sdcom.recognition import Recognition as Recognition
     from sdcom.recognizer import Recognizer as Recognizer
@@ -22,7 +22,7 @@ _HOMES = {
     "Budget": "sdcom.recognition",
     "Recognition": "sdcom.recognition",
     "Recognizer": "sdcom.recognizer",
-    "load_model": "sdcom.checkpoint",
+    "load_model": "sdcom.model",
 }
 
 __all__ = ["Budget", "Recognition", "Recognizer", "errors", "load_model"]

@@ -223,13 +223,13 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each part; the median counts.")] = 5,
 ) -> None:
     """Time every part at every width on this machine, beside its FLOPs."""
-    from sdcom.checkpoint import load_model
     from sdcom.engine.bench import time_parts
+    from sdcom.engine.loading import load_backend
     from sdcom.recognizer import bundled_model_dir
 
-    loaded = load_model(model or bundled_model_dir())
+    backend = load_backend(model or bundled_model_dir(), num_threads=threads)
     table = Table("part", "MACs a frame", "of full width", "ms a frame", "of full width", box=None)
-    timings = time_parts(loaded, num_threads=threads, num_repeats=repeats)
+    timings = time_parts(backend, num_repeats=repeats)
     full = timings[-1]
     for row in timings:
         table.add_row(

@@ -15,6 +15,9 @@ STEM_KERNEL = 7
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
 
+NORM_EPS = 1e-5
+"""Added to the variance by every batch norm."""
+
 MOBILENET_STEM_CHANNELS = 32
 MOBILENET_FEATURES = 1280
 MOBILENET_DIVISOR = 8
@@ -225,6 +228,11 @@ def slim_channels(channels: int, width: float, divisor: int = 1) -> int:
         return max(1, int(exact))
     rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * exact else rounded
+
+
+def statistics_suffix(width: float) -> str:
+    """Return what a width adds to the names of its running statistics: "" at 1, "_w25" at 0.25."""
+    return "" if width == 1 else f"_w{round(width * 100):02d}"
 
 
 def channel_divisor(architecture: Architecture) -> int:

@@ -6,24 +6,26 @@ a foreign file is told apart from a model before any of it is used.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 
 from sdcom.config import ModelConfig
 from sdcom.cost import ModelMacs, model_macs
 from sdcom.errors import ModelDirectoryError
-from sdcom.models.composition import SDCOM
 
 SCHEMA_VERSION: Final = 1
 INFO_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
+
+Weights = Mapping[str, npt.NDArray[np.generic]]
+"""Arrays by the names that the torch networks give them: `static.features.0.0.weight` and so on."""
 
 
 class _Record(BaseModel):
@@ -123,32 +125,22 @@ class ModelInfo(_Record):
         return model_macs(self.config)
 
 
-class Model(NamedTuple):
-    """A loaded model: its facts and its networks, in inference mode."""
-
-    info: ModelInfo
-    networks: SDCOM
-
-
-def save_model(directory: Path, info: ModelInfo, networks: SDCOM, *, half: bool = False) -> ModelInfo:
+def write_model(directory: Path, info: ModelInfo, weights: Weights) -> ModelInfo:
     """Write a model directory, both files whole before either takes its place; return the record written.
 
     Args:
         directory: made if absent.
         info: its `files` are filled in here.
-        networks: in any mode, on any device.
-        half: store convolution and linear weights as float16 (half the size; batch-norm statistics stay
-            float32, whose range they need).
+        weights: C-contiguous arrays, stored as they are.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _stored(tensor, half=half) for name, tensor in networks.state_dict().items()}
-    weights = directory / f".{WEIGHTS_FILE}.partial"
-    save_file(tensors, weights)
-    weights.chmod(0o644)  # safetensors makes private files; the service may run as another user
-    record = FileRecord(size_bytes=weights.stat().st_size, sha256=_sha256(weights))
+    partial = directory / f".{WEIGHTS_FILE}.partial"
+    save_file(dict(weights), partial)
+    partial.chmod(0o644)  # safetensors makes private files; the service may run as another user
+    record = FileRecord(size_bytes=partial.stat().st_size, sha256=_sha256(partial))
     info = info.model_copy(update={"files": {WEIGHTS_FILE: record}})
     document = _write_document(directory, info)
-    weights.replace(directory / WEIGHTS_FILE)
+    partial.replace(directory / WEIGHTS_FILE)
     document.replace(directory / INFO_FILE)
     return info
 
@@ -195,35 +187,12 @@ def load_info(directory: Path) -> ModelInfo:
         raise ModelDirectoryError(f"{path} is not a valid model record: {exc}") from exc
 
 
-def load_model(directory: Path, device: torch.device | str = "cpu") -> Model:
-    """Load a model directory for inference.
+def load_weights(directory: Path, info: ModelInfo) -> dict[str, npt.NDArray[np.generic]]:
+    """Read and check the weights, as they are stored: float16 or float32.
 
     Raises:
-        ModelDirectoryError: a file is missing, foreign, truncated, altered, or from a newer version.
+        ModelDirectoryError: the file is missing, foreign, truncated or altered.
     """
-    info = load_info(directory)
-    tensors = _load_weights(directory, info)
-    networks = SDCOM(info.config)
-    expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
-    problems = [
-        *(f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())),
-        *(f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())),
-        *(
-            f"{name} has shape {list(tensors[name].shape)} instead of {list(shape)}"
-            for name, shape in expected.items()
-            if name in tensors and tensors[name].shape != shape
-        ),
-    ]
-    if problems:
-        shown = "; ".join(problems[:3])
-        raise ModelDirectoryError(
-            f"{directory / WEIGHTS_FILE} does not fit {INFO_FILE}: {shown} ({len(problems)} in all)"
-        )
-    networks.load_state_dict(tensors)
-    return Model(info, networks.to(device).eval().requires_grad_(requires_grad=False))
-
-
-def _load_weights(directory: Path, info: ModelInfo) -> dict[str, Tensor]:
     path = directory / WEIGHTS_FILE
     record = info.files.get(WEIGHTS_FILE)
     if record is None:
@@ -235,15 +204,10 @@ def _load_weights(directory: Path, info: ModelInfo) -> dict[str, Tensor]:
     if _sha256(path) != record.sha256:
         raise ModelDirectoryError(f"{path} is damaged: its SHA-256 differs from {INFO_FILE}; copy it again")
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        weights: dict[str, npt.NDArray[np.generic]] = load_file(path)
     except SafetensorError as exc:
         raise ModelDirectoryError(f"{path} is not a safetensors file: {exc}") from exc
-    return tensors
-
-
-def _stored(tensor: Tensor, *, half: bool) -> Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if half and tensor.is_floating_point() and tensor.ndim >= 2 else tensor
+    return weights
 
 
 def _sha256(path: Path) -> str:

@@ -13,8 +13,15 @@ _DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, 
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most like `name`, capitals aside, or None if none is close."""
-    matches = nearest_names(name, valid, limit=1)
+    """Return the valid name most like `name`, capitals aside, or None if none is close.
+
+    One whose words are all in `name` comes first: `host` for `service_host`.
+    """
+    words, names = set(name.lower().split("_")), sorted(valid)
+    contained = [each for each in names if set(each.lower().split("_")) <= words]
+    if contained:
+        return max(contained, key=len)
+    matches = nearest_names(name, names, limit=1)
     return matches[0] if matches else None
 
 
@@ -67,7 +74,8 @@ class UnknownNameError(InvalidParameterError):
         nearest: Sequence[str] | None = None,
     ) -> None:
         names = sorted(valid)
-        guesses = nearest_names(name, names, limit=1) if nearest is None else nearest
+        guess = nearest_name(name, names)
+        guesses = nearest if nearest is not None else [guess] if guess else []
         listed = all_names or "valid names: " + ", ".join(names)
         hints = [f"did you mean {either(guesses)}?"] if guesses else []
         if all_names or not guesses:

@@ -139,8 +139,10 @@ def compute_dict(ledger: Ledger) -> dict[str, Any]:
         "baseline_gflops": ledger.baseline_macs / GIGA,
         "saved": ledger.saved,
         **{f"{part}_gflops": ledger.macs[part] / GIGA for part in Part},
+        "num_frames": ledger.width_counts.total(),
         "widths": {f"{width:g}": count for width, count in sorted(ledger.width_counts.items())},
         "lam": ledger.lam,
+        "min_lam": ledger.min_lam,
     }
 
 

@@ -10,14 +10,17 @@ from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from sdcom.budget import WidthPlan, choose_widths, fit_widths
-from sdcom.checkpoint import Model, load_model
-from sdcom.engine.reference import Composed, Planner, compose
+from sdcom.budget import WidthPlan
+from sdcom.checkpoint import ModelInfo
+from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.composed import Composed
+from sdcom.engine.composition import compose_video
+from sdcom.engine.early_exit import compose_until_confident
+from sdcom.engine.loading import DeviceName, EngineName, load_backend
+from sdcom.engine.planning import exit_price, stream_price, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
 from sdcom.errors import (
-    BudgetBelowFloorError,
     DeadlineExceededError,
     InvalidParameterError,
     OverloadedError,
@@ -50,20 +53,25 @@ class Recognizer:
     """A model and its decoders: decoding runs in parallel, the networks one video at a time, in turn.
 
     Args:
-        model: as `load_model` returns it.
+        backend: runs the model's networks.
         decoders: a running pool, closed with this recognizer.
-        num_threads: threads of one network call.
+
+    Attributes:
+        backend: that.
+        decoders: those.
+        info: the model.
     """
 
-    def __init__(self, model: Model, decoders: DecoderPool, *, num_threads: int = 1) -> None:
-        self.model = model
+    def __init__(self, backend: Backend, decoders: DecoderPool) -> None:
+        self.backend = backend
         self.decoders = decoders
-        clip = model.info.config.clip
+        self.info: ModelInfo = backend.info
+        clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
         # A thread of their own, not a lock: each thread that calls the networks would get OpenMP threads of
         # its own, and leave them spinning on the processors that the next call needs.
         self._networks = ThreadPoolExecutor(
-            1, thread_name_prefix="networks", initializer=torch.set_num_threads, initargs=(num_threads,)
+            1, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
     @classmethod
@@ -75,6 +83,8 @@ class Recognizer:
         num_decode_workers: int | None = None,
         on_restart: Callable[[str], None] | None = None,
         num_threads: int | None = None,
+        engine: EngineName = "auto",
+        device: DeviceName = "auto",
     ) -> Self:
         """Load a model and start its decode workers.
 
@@ -85,24 +95,31 @@ class Recognizer:
             on_restart: called with the reason whenever a decode worker is replaced.
             num_threads: threads of one network call; None is half of the processors: the decoders work
                 meanwhile, and threads that wait for one another wait for the slowest.
+            engine: what runs the networks (`sdcom.engine.loading.load_backend`).
+            device: where.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
+            SettingsError: the engine or the device cannot be had.
         """
-        model = load_model(model_dir or bundled_model_dir())
+        backend = load_backend(
+            model_dir or bundled_model_dir(),
+            engine=engine,
+            device=device,
+            num_threads=num_threads or max(1, num_processors() // 2),
+        )
         decoders = DecoderPool(
-            model.info.config.clip,
+            backend.info.config.clip,
             limits or DecodeLimits(),
             num_workers=num_decode_workers or num_processors(),
             on_restart=on_restart,
         )
-        return cls(model, decoders, num_threads=num_threads or max(1, num_processors() // 2))
+        return cls(backend, decoders)
 
     @property
     def provider(self) -> Provider:
         """What computes the networks."""
-        device = next(self.model.networks.parameters()).device
-        return Provider(f"torch-{device.type}", torch.__version__)
+        return self.backend.provider
 
     def __enter__(self) -> Self:
         return self
@@ -117,13 +134,13 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Run the networks once at every width, so that the first request is not the slow one."""
-        clip = self.model.info.config.clip
+        clip = self.info.config.clip
         frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
-        macs_K = self.model.info.macs.dynamic_by_choice
+        macs_K = self.info.macs.dynamic_by_choice
 
         def run_at(choice: int) -> Composed:
             plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
-            return compose(self.model, frames_THWC, lambda _: plan)
+            return compose_video(self.backend, frames_THWC, lambda _: plan)
 
         for choice in range(len(macs_K)):
             self._in_turn(partial(run_at, choice))
@@ -134,6 +151,8 @@ class Recognizer:
         *,
         top_k: int = 5,
         budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
         deadline: float | None = None,
     ) -> Recognition:
         """Recognise one video file.
@@ -142,10 +161,14 @@ class Recognizer:
             source: a path, or an open binary file that has a real file descriptor.
             top_k: classes to return, at least 1; more than there are classes means all.
             budget: what the video may cost; None is the model's default.
+            min_confidence: probability of the best class, 0 to 1, at which no more frames are looked at; None
+                looks at all.
+            min_lam: the least price at which the gate chooses widths, whatever the budget would allow: a busy
+                service spends less so.
             deadline: `time.monotonic()` value after which the answer is not wanted.
 
         Raises:
-            InvalidParameterError: `top_k` is below 1.
+            InvalidParameterError: `top_k` is below 1, or `min_confidence` out of range.
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
@@ -153,9 +176,11 @@ class Recognizer:
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
         if isinstance(source, str):
             source = Path(source)
-        planner = self.planner(budget)
+        compose = self._composition(budget, min_confidence, min_lam)
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)
         decode_ms = (time.perf_counter() - started) * 1e3
@@ -165,9 +190,29 @@ class Recognizer:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            return compose(self.model, clip.frames_THWC[self._order_T], planner)
+            return compose(clip.frames_THWC[self._order_T])
 
-        return self._recognition(clip, self._in_turn(run_networks), top_k, decode_ms)
+        composed = self._in_turn(run_networks)
+        composed.ledger.min_lam = min_lam
+        return self._recognition(clip, composed, top_k, decode_ms)
+
+    def _composition(
+        self, budget: Budget | None, min_confidence: float | None, min_lam: float
+    ) -> Callable[[UInt8Array], Composed]:
+        """Return what turns frames in feeding order into an answer.
+
+        Raises:
+            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        """
+        if min_confidence is None:
+            planner = video_planner(self.info, budget, min_lam=min_lam)
+            return lambda frames_THWC: compose_video(self.backend, frames_THWC, planner)
+        limit = video_limit(self.info, budget)
+        max_gmacs = None if limit is None else limit / GIGA
+        lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
+        return lambda frames_THWC: compose_until_confident(
+            self.backend, frames_THWC, confidence=min_confidence, lam=lam, max_macs=limit
+        )
 
     def _in_turn(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, first come first served."""
@@ -177,74 +222,28 @@ class Recognizer:
             raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
         return running.result()
 
-    def planner(self, budget: Budget | None) -> Planner:
-        """Return the function that turns a video's gate logits into widths within `budget`.
-
-        Raises:
-            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
-        """
-        macs, num_frames = self.model.info.macs, self.model.info.config.clip.num_frames
-        macs_K = macs.dynamic_by_choice
-        allowed = self._allowed_macs(budget)
-        if allowed is None:
-            return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
-        baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
-        if allowed < floor:
-            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
-        return lambda logits_TK: fit_widths(logits_TK, macs_K, allowed - floor)
-
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
-        """Open a stream of frames.
-
-        A stream has no video to plan over, so its budget is kept on average: the calibration table's
-        smallest price whose mean cost is within it, or the largest price where none is. What the table does
-        not count, the gate's new run over the window at every frame, is set aside first.
+        """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
 
         Raises:
             BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
             InvalidParameterError: a budget is named and the model was never calibrated.
         """
-        return FrameStream(self, CausalStream(self.model, self._stream_price(budget)))
-
-    def _stream_price(self, budget: Budget | None) -> float:
-        allowed = self._allowed_macs(budget)
-        if allowed is None:
-            return 0.0
-        info, num_frames = self.model.info, self.model.info.config.clip.num_frames
-        if not info.calibration:
-            raise InvalidParameterError(
-                f"{info.full_name} has no calibration table, which a stream's budget needs"
-            )
-        baseline, floor = info.macs.baseline(num_frames), info.macs.stream_floor(num_frames)
-        # The model's own default was chosen for videos; a caller who names no budget has nothing to correct.
-        if budget is not None and allowed < floor:
-            raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
-        planned_gmacs = (allowed - (floor - info.macs.floor(num_frames))) / GIGA
-        fitting = [point.lam for point in info.calibration if point.gmacs <= planned_gmacs]
-        return min(fitting) if fitting else max(point.lam for point in info.calibration)
-
-    def _allowed_macs(self, budget: Budget | None) -> int | None:
-        """Return what T frames may cost under `budget` or the model's default; None is no limit."""
-        info = self.model.info
-        if budget is None and info.default_budget is not None:
-            budget = Budget(share=info.default_budget)
-        if budget is None:
-            return None
-        return budget.macs(info.macs.baseline(info.config.clip.num_frames))
+        return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
 
     def _recognition(
         self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
     ) -> Recognition:
-        labels, widths = self.model.info.config.labels, self.model.info.config.widths
+        labels, widths = self.info.config.labels, self.info.config.widths
         fed = []
-        for position, time_index in enumerate(self._order_T):
+        for position, time_index in enumerate(self._order_T[: len(composed.logits_TL)]):
             best = top_predictions(composed.logits_TL[position], labels, 1)[0]
             width = widths[composed.plan.choices[position]]
             fed.append(
                 (int(time_index), FrameResult(clip.times_s[time_index], width, best.label, best.score))
             )
         return Recognition(
-            model=self.model.info.full_name,
+            model=self.info.full_name,
             predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
             frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
             ledger=composed.ledger,
@@ -259,7 +258,7 @@ class Recognizer:
         step = self._in_turn(lambda: stream.push(frame_HWC))
         index = int(step.logits_L.argmax())
         score = float(softmax(step.logits_L)[index])
-        label = self.model.info.config.labels[index]
+        label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
 
 
@@ -276,7 +275,7 @@ class FrameStream:
         Raises:
             InvalidParameterError: it is not uint8 [H, W, 3], or its sides are out of the accepted range.
         """
-        clip = self._recognizer.model.info.config.clip
+        clip = self._recognizer.info.config.clip
         return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
 
     def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:

@@ -66,11 +66,16 @@ class Admission:
             if self.num_admitted == 0:
                 self._empty.set()
 
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a newcomer would wait for a turn, by the work before him and what work took of late."""
+        num_before = max(0, self.num_admitted - self._num_threads + 1)
+        return num_before * self._service_s / self._num_threads
+
     def _refuse_if_full(self) -> None:
         if self.closed.is_set():
             raise draining_error()
-        num_before = max(0, self.num_admitted - self._num_threads + 1)
-        wait_s = num_before * self._service_s / self._num_threads
+        wait_s = self.expected_wait_s
         if self.num_admitted >= self._capacity or wait_s > self._max_wait_s:
             raise OverloadedError(
                 f"{self.num_admitted} requests are being served or wait, all that there is room for "

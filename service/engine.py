@@ -16,19 +16,12 @@ from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from service.admission import Admission, draining_error
 from service.calls import Call
 from service.errors import ClientGoneError
+from service.governor import Governor
 from service.metrics import Metrics
 from service.parameters import RecognizeParameters
 from service.settings import Settings
 
 Answer = TypeVar("Answer")
-
-
-class NamedModel(Protocol):
-    """A loaded model."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What it is."""
 
 
 class LiveStream(Protocol):
@@ -45,7 +38,7 @@ class VideoRecognizer(Protocol):
     """What the service needs of `sdcom.recognizer.Recognizer`."""
 
     @property
-    def model(self) -> NamedModel:
+    def info(self) -> ModelInfo:
         """The model served."""
 
     @property
@@ -61,6 +54,8 @@ class VideoRecognizer(Protocol):
         *,
         top_k: int = 5,
         budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
         deadline: float | None = None,
     ) -> Recognition:
         """Recognise one video; blocking, from any thread."""
@@ -85,11 +80,16 @@ class Engine:
         self.recognizer = recognizer
         self.settings = settings
         self.metrics = metrics
-        self.info = recognizer.model.info
+        self.info = recognizer.info
         # One thread more than decoders: while all of them decode, another video can run the networks.
         self.admission = Admission(
             settings.num_decode_workers + 1, settings.queue_size, max_wait_s=settings.request_timeout_s
         )
+        self.governor = Governor(
+            self.info.calibration if settings.governor else (),
+            target_wait_s=settings.governor_target_wait_s,
+        )
+        metrics.watch_governor(self._governed)
         self._warm = False
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
@@ -169,16 +169,27 @@ class Engine:
         call.facts["bytes"] = os.fstat(file.fileno()).st_size
         # A descriptor of its own: work that nobody waits for any more outlives the upload's file.
         descriptor = os.dup(file.fileno())
+        min_lam = self._governed(parameters.min_budget)
 
         def work() -> Recognition:
             with os.fdopen(descriptor, "rb") as video:
                 recognition = self.recognizer.recognize(
-                    video, top_k=parameters.top_k, budget=parameters.spend(), deadline=deadline
+                    video,
+                    top_k=parameters.top_k,
+                    budget=parameters.spend(),
+                    min_confidence=parameters.min_confidence,
+                    min_lam=min_lam,
+                    deadline=deadline,
                 )
             self.metrics.video_executed(recognition.ledger)
             return recognition
 
         return work
+
+    def _governed(self, min_share: float = 0.0) -> float:
+        """Return the least price at which the gate may choose, as long as the queue is now."""
+        self.governor.observe(self.admission.expected_wait_s)
+        return self.governor.min_lam(min_share)
 
     def _written(
         self,

@@ -102,6 +102,11 @@ class Metrics:
         self._in_flight = Gauge(
             "sdcom_in_flight", "Videos being received, waiting or worked on.", registry=registry
         )
+        self._governor_lambda = Gauge(
+            "sdcom_governor_lambda",
+            "Least price at which the gate chooses while requests wait; 0 while none does.",
+            registry=registry,
+        )
         self._model_info = Gauge("sdcom_model_info", "The model served.", ["model"], registry=registry)
         self._provider_info = Gauge(
             "sdcom_provider_info", "What computes the networks.", ["provider", "version"], registry=registry
@@ -116,6 +121,10 @@ class Metrics:
     def watch_in_flight(self, num_admitted: Callable[[], int]) -> None:
         """Read the number of requests in flight from `num_admitted` at every scrape."""
         self._in_flight.set_function(num_admitted)
+
+    def watch_governor(self, min_lam: Callable[[], float]) -> None:
+        """Read the governor's price from `min_lam` at every scrape."""
+        self._governor_lambda.set_function(min_lam)
 
     def request_done(self, transport: str, outcome: str) -> None:
         """Count one recognition asked for, over "http" or "grpc"."""

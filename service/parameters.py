@@ -40,6 +40,19 @@ class RecognizeParameters(SpendParameters):
     """How to recognise one video, and how much of the answer to return."""
 
     top_k: int = Field(5, ge=1, le=1000, description="Predictions to return, best first.")
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Score of the best class at which no more frames are looked at (early exit).",
+    )
+    min_budget: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the baseline's FLOPs, on average, below which a busy service may not push this "
+        "request (the governor); 1 leaves it alone.",
+    )
     deadline_ms: int | None = Field(
         None,
         ge=1,

@@ -122,6 +122,9 @@ def _recognize_parameters(message: Any, remaining_s: float | None) -> RecognizeP
     values = _spend(options)
     if options.HasField("top_k"):
         values["top_k"] = options.top_k
+    for name in ("min_confidence", "min_budget"):
+        if options.HasField(name):
+            values[name] = getattr(options, name)
     if options.detail not in DETAILS:
         raise InvalidParameterError(
             f"detail has no value {options.detail}; send DETAIL_FRAMES or DETAIL_SUMMARY"

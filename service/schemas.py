@@ -38,10 +38,16 @@ class ComputeSchema(_Schema):
     gate_gflops: float
     dynamic_gflops: float
     fusion_gflops: float
+    num_frames: int = Field(
+        description="Frames looked at; fewer than the model's where `min_confidence` ended the video early."
+    )
     widths: dict[str, int] = Field(
         description="Frames at each width.", examples=[{"0": 12, "0.25": 3, "1": 1}]
     )
     lam: float = Field(description="The price at which the widths were chosen; 0: the policy as trained.")
+    min_lam: float = Field(
+        description="The least price allowed: above 0 while a busy service spends less (the governor)."
+    )
 
 
 class TimingSchema(_Schema):

@@ -43,6 +43,8 @@ def serve(settings: Settings) -> None:
         limits=settings.decode_limits(),
         num_decode_workers=settings.num_decode_workers,
         num_threads=settings.threads,
+        engine=settings.engine,
+        device=settings.device,
         on_restart=metrics.worker_restarted,
     )
     engine = Engine(recognizer, settings, metrics)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sdcom.engine.loading import DeviceName, EngineName
 from sdcom.errors import SettingsError, nearest_name
 from sdcom.processors import num_processors
 from sdcom.video.limits import DecodeLimits
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
         queue_size: requests that may be uploading or waiting for their turn; more are refused.
         decode_workers: jailed decode processes; one per processor that may be used when unset.
         threads: threads of one network call; half of the processors when unset.
+        engine: what runs the networks: onnx, torch, or auto: onnx where it is installed and can.
+        device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
+        governor: get cheaper while requests wait, before any is refused.
+        governor_target_wait_s: the wait for a turn that is accepted at full accuracy.
         request_timeout_s: from a request's arrival to its answer.
         drain_seconds: how long requests in flight may finish after SIGTERM.
         max_streams: gRPC streams open at once.
@@ -59,6 +64,10 @@ class Settings(BaseSettings):
     queue_size: int = Field(64, ge=1)
     decode_workers: int | None = Field(None, ge=1, le=256)
     threads: int | None = Field(None, ge=1, le=1024)
+    engine: EngineName = "auto"
+    device: DeviceName = "auto"
+    governor: bool = False
+    governor_target_wait_s: Seconds = 1.0
     request_timeout_s: Seconds = 60.0
     drain_seconds: Seconds = 25.0
     max_streams: int = Field(16, ge=1)

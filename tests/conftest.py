@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo, save_model
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
+from sdcom.model import Model, load_model, save_model
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import SlimmableBatchNorm2d
 from sdcom.models.temporal_shift import earlier_rows
@@ -63,6 +64,11 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_model(directory, info, lively_networks(TINY_CONFIG))
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_dir: Path) -> Model:
+    return load_model(tiny_model_dir)
 
 
 def lively_networks(config: ModelConfig) -> SDCOM:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sdcom.checkpoint import CalibrationPoint, ExitPoint, Model, ModelInfo
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo
 from sdcom.cost import ModelMacs, model_macs
+from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.recognition import GIGA
 from sdcom.sampling import Int64Array

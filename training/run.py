@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdcom.checkpoint import Model, ModelInfo, save_model
+from sdcom.checkpoint import ModelInfo
 from sdcom.errors import InvalidParameterError
+from sdcom.model import Model, save_model
 from sdcom.models.composition import SDCOM
 from training.batches import Batches, SeveralLabels
 from training.calibration import HELD_OUT_GROUPS, TRAINING_CLIPS, calibrated

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sdcom.checkpoint import load_model
 from sdcom.config import ModelConfig
 from sdcom.errors import InvalidParameterError
+from sdcom.model import load_model
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import Backbone
 from training.batches import Batches

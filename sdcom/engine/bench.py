@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
+import numpy as np
 
-from sdcom.checkpoint import Model
-from sdcom.models.temporal_shift import earlier_rows
+from sdcom.engine.backend import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,43 +20,49 @@ class PartTiming:
     ms: float
 
 
-@torch.inference_mode()
-def time_parts(model: Model, *, num_threads: int, num_repeats: int) -> list[PartTiming]:
+def time_parts(backend: Backend, *, num_repeats: int) -> list[PartTiming]:
     """Time the static network, gate, fusion head, and the dynamic network at each width, widest last.
 
-    One clip of T frames a run; the parts take turns, so that a busy moment spoils no single one.
+    One clip of T frames a run; the parts take turns, so that a busy moment spoils no single one. What the
+    gate's embedding takes is in the static network's time, as the two run together; its MACs are the gate's.
 
     Args:
-        model: in inference mode, on any device.
-        num_threads: threads of one network call on a processor; restored afterwards.
+        backend: of the model; called from this thread.
         num_repeats: runs of each part; the median counts.
     """
-    config, macs, networks = model.info.config, model.info.macs, model.networks
-    num_frames, device = config.clip.num_frames, next(networks.parameters()).device
-    frames_TCHW = torch.rand(num_frames, 3, config.clip.crop, config.clip.crop, device=device)
-    view = networks.look(frames_TCHW)
-    supplement_BTD = torch.rand(1, num_frames, networks.dynamic.num_features, device=device)
+    backend.prepare_thread()
+    config, macs = backend.info.config, backend.info.macs
+    num_frames, crop = config.clip.num_frames, config.clip.crop
+    rng = np.random.default_rng(0)
+    frames_THWC = rng.integers(256, size=(num_frames, crop, crop, 3), dtype=np.uint8)
+    before_T = np.arange(num_frames) - 1 if config.temporal_shift else None
+    looked = backend.look(frames_THWC)
+    supplements_TD = backend.fill(frames_THWC, 1.0, before_T)
+
+    def fuse_and_classify() -> object:
+        fused_TF = backend.fuse(looked.features_ND, supplements_TD)
+        return backend.classify(np.maximum.accumulate(fused_TF)[None])
+
     parts: list[tuple[str, int, Callable[[], object]]] = [
-        ("static", macs.static, lambda: networks.look(frames_TCHW)),
-        ("gate", macs.gate, lambda: networks.gate.decide(networks.gate.embed(view.map_NCHW)[None])),
-        ("fusion", macs.fusion, lambda: networks.fusion(view.features_ND[None], supplement_BTD)),
+        ("static", macs.static, lambda: backend.look(frames_THWC)),
+        ("gate", macs.gate, lambda: backend.decide(looked.embeddings_NE[None])),
+        ("fusion", macs.fusion, fuse_and_classify),
+        *(
+            (
+                f"dynamic at {width:g}",
+                macs.dynamic[width],
+                partial(backend.fill, frames_THWC, width, before_T),
+            )
+            for width in config.widths[1:]
+        ),
     ]
-    one_before_another = earlier_rows(torch.arange(num_frames, device=device) - 1)
-    for width in config.widths[1:]:
-        fill = partial(networks.fill, frames_TCHW, width, one_before_another)
-        parts.append((f"dynamic at {width:g}", macs.dynamic[width], fill))
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
     seconds: list[list[float]] = [[] for _ in parts]
     for repeat in range(num_repeats + 1):
         for runs, (_, _, run) in zip(seconds, parts, strict=True):
             started = time.perf_counter()
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
             if repeat:  # the first turn warms up
                 runs.append(time.perf_counter() - started)
-    torch.set_num_threads(threads_before)
     return [
         PartTiming(name, count, statistics.median(runs) * 1e3 / num_frames)
         for (name, count, _), runs in zip(parts, seconds, strict=True)

@@ -27,12 +27,14 @@ class Ledger:
         macs: executed MACs of each part.
         width_counts: frames that took each width.
         lam: the price at which the widths were chosen; 0 is the trained policy.
+        min_lam: the least price that was allowed; above 0 while a busy service spends less.
     """
 
     baseline_macs: int = 0
     macs: Counter[Part] = field(default_factory=Counter)
     width_counts: Counter[float] = field(default_factory=Counter)
     lam: float = 0.0
+    min_lam: float = 0.0
 
     @property
     def total_macs(self) -> int:

@@ -9,86 +9,93 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from sdcom.budget import choose_widths
-from sdcom.checkpoint import Model
+from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.engine.backend import Backend, Float32Array, UInt8Array
+from sdcom.engine.composed import timed
 from sdcom.engine.ledger import Ledger, Part
-from sdcom.models.temporal_shift import CarriedFrame, Earlier
-from sdcom.preprocess import normalize
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStep:
-    """What one more frame said: the running logits [L], its width, and what it alone cost."""
+    """What one more frame said.
 
-    logits_L: npt.NDArray[np.float32]
+    Attributes:
+        logits_L: the running answer.
+        plan: its width and price.
+        width: the plan's one width.
+        ledger: what the frame alone cost.
+        stage_s: wall-clock seconds of each part.
+    """
+
+    logits_L: Float32Array
+    plan: WidthPlan
     width: float
     ledger: Ledger
+    stage_s: dict[Part, float]
 
 
 class CausalStream:
     """The state of one stream.
 
     Args:
-        model: in inference mode.
+        backend: of the model.
         lam: the price at which the gate chooses.
     """
 
-    def __init__(self, model: Model, lam: float) -> None:
-        self._model = model
+    def __init__(self, backend: Backend, lam: float) -> None:
+        self._backend = backend
+        self._filler = backend.open_stream()
         self._lam = lam
-        num_frames = model.info.config.clip.num_frames
-        self._embeddings_F: deque[Tensor] = deque(maxlen=num_frames)
-        self._fused_F: deque[Tensor] = deque(maxlen=num_frames)
-        self._state: Tensor | None = None
-        self._num_pushed = 0
-        self._carried: dict[float, tuple[int, CarriedFrame]] = {}
+        num_frames = backend.info.config.clip.num_frames
+        self._embeddings_E: deque[Float32Array] = deque(maxlen=num_frames)
+        self._fused_F: deque[Float32Array] = deque(maxlen=num_frames)
+        self._state_BH: Float32Array | None = None
 
-    @torch.inference_mode()
-    def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamStep:
-        """Feed one resized, cropped RGB frame."""
-        config, macs, networks = self._model.info.config, self._model.info.macs, self._model.networks
-        ledger = Ledger(baseline_macs=macs.baseline(1), lam=self._lam)
-        device = next(networks.parameters()).device
-        frame_NCHW = normalize(torch.from_numpy(frame_HWC).to(device)[None], config.clip)
+    def push(self, frame_HWC: UInt8Array, max_dynamic_macs: int | None = None) -> StreamStep:
+        """Feed one resized, cropped RGB frame.
 
-        view = networks.look(frame_NCHW)
-        gate_logits_K, num_steps = self._decide(networks.gate.embed(view.map_NCHW)[0])
-        plan = choose_widths(gate_logits_K[None].cpu().numpy(), macs.dynamic_by_choice, self._lam)
+        Args:
+            frame_HWC: that.
+            max_dynamic_macs: what the dynamic network may spend on it, at least 0; None is no limit.
+        """
+        backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
+        stage_s: dict[Part, float] = {}
+        with timed(stage_s, Part.STATIC):
+            looked = backend.look(frame_HWC[None])
+        with timed(stage_s, Part.GATE):
+            gate_logits_K, num_steps = self._decide(looked.embeddings_NE[0])
+            plan = self._plan(gate_logits_K, max_dynamic_macs)
         width = config.widths[plan.choices[0]]
-        supplement_ND = networks.fill(frame_NCHW, width, self._earlier(width))
-        fused_NF = networks.fusion.project(view.features_ND, supplement_ND)
-        self._fused_F.append(fused_NF[0])
-        running_F = torch.stack(tuple(self._fused_F)).amax(dim=0)
-        logits_L = networks.fusion.classify_at(running_F, len(self._fused_F) - 1)
+        with timed(stage_s, Part.DYNAMIC):
+            supplement_D = self._filler.fill(frame_HWC, width)
+        with timed(stage_s, Part.FUSION):
+            self._fused_F.append(backend.fuse(looked.features_ND, supplement_D[None])[0])
+            running_F = np.max(self._fused_F, axis=0)
+            logits_BTL = backend.classify(running_F[None, None], first=len(self._fused_F) - 1)
 
+        ledger = Ledger(baseline_macs=macs.baseline(1), lam=plan.lam)
         ledger.macs[Part.STATIC] += macs.static
         ledger.macs[Part.GATE] += macs.gate + (num_steps - 1) * macs.gate_step
         ledger.macs[Part.DYNAMIC] += plan.macs
         ledger.macs[Part.FUSION] += macs.fusion
         ledger.width_counts[width] += 1
-        return StreamStep(logits_L.float().cpu().numpy(), width, ledger)
+        return StreamStep(logits_BTL[0, 0], plan, width, ledger, stage_s)
 
-    def _earlier(self, width: float) -> Earlier:
-        """Return what this frame reads of the last one in the window at its width."""
-        position, self._num_pushed = self._num_pushed, self._num_pushed + 1
-        last, carried = self._carried.get(width, (position, CarriedFrame()))
-        if position - last >= self._model.info.config.clip.num_frames:
-            carried = CarriedFrame()
-        self._carried[width] = (position, carried)
-        return carried.next_frame()
+    def _plan(self, gate_logits_K: Float32Array, max_macs: int | None) -> WidthPlan:
+        macs_K = self._backend.info.macs.dynamic_by_choice
+        plan = choose_widths(gate_logits_K[None], macs_K, self._lam)
+        if max_macs is None or plan.macs <= max_macs:
+            return plan
+        return fit_widths(gate_logits_K[None], macs_K, max_macs)
 
-    def _decide(self, embedding_F: Tensor) -> tuple[Tensor, int]:
+    def _decide(self, embedding_E: Float32Array) -> tuple[Float32Array, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""
-        gate = self._model.networks.gate
-        sliding = len(self._embeddings_F) == self._embeddings_F.maxlen
-        self._embeddings_F.append(embedding_F)
+        sliding = len(self._embeddings_E) == self._embeddings_E.maxlen
+        self._embeddings_E.append(embedding_E)
         if not sliding:
-            logits_BTK, self._state = gate.decide(embedding_F[None, None], self._state)
+            logits_BTK, self._state_BH = self._backend.decide(embedding_E[None, None], self._state_BH)
             return logits_BTK[0, -1], 1
-        window_BTF = torch.stack(tuple(self._embeddings_F))[None]
-        logits_BTK, _ = gate.decide(window_BTF)
-        return logits_BTK[0, -1], window_BTF.shape[1]
+        window_BTE = np.stack(self._embeddings_E)[None]
+        logits_BTK, _ = self._backend.decide(window_BTE)
+        return logits_BTK[0, -1], window_BTE.shape[1]

@@ -11,13 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdcom.architecture import slim_channels
+from sdcom.architecture import NORM_EPS, slim_channels, statistics_suffix
 from sdcom.models.temporal_shift import Earlier
-
-
-def statistics_suffix(width: float) -> str:
-    """Return what a width adds to the names of its running statistics: "" at 1, "_w25" at 0.25."""
-    return "" if width == 1 else f"_w{round(width * 100):02d}"
 
 
 def pad_same(x_NCHW: Tensor, kernel_size: int, stride: int) -> Tensor:
@@ -123,7 +118,7 @@ class SlimmableBatchNorm2d(nn.Module):
         self._suffixes = {width: statistics_suffix(width) for width in widths}
         if 1 not in self._suffixes or len(set(self._suffixes.values())) < len(widths):
             raise ValueError(f"widths must hold 1 and differ in their first two decimals, got {widths}")
-        self.eps = 1e-5
+        self.eps = NORM_EPS
         self.momentum = 0.1
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))

@@ -25,16 +25,20 @@ class RecognizeRequest(_message.Message):
     def __init__(self, options: _Optional[_Union[RecognizeOptions, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class RecognizeOptions(_message.Message):
-    __slots__ = ("top_k", "budget", "max_gflops", "detail")
+    __slots__ = ("top_k", "budget", "max_gflops", "detail", "min_confidence", "min_budget")
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     MAX_GFLOPS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_BUDGET_FIELD_NUMBER: _ClassVar[int]
     top_k: int
     budget: float
     max_gflops: float
     detail: Detail
-    def __init__(self, top_k: _Optional[int] = ..., budget: _Optional[float] = ..., max_gflops: _Optional[float] = ..., detail: _Optional[_Union[Detail, str]] = ...) -> None: ...
+    min_confidence: float
+    min_budget: float
+    def __init__(self, top_k: _Optional[int] = ..., budget: _Optional[float] = ..., max_gflops: _Optional[float] = ..., detail: _Optional[_Union[Detail, str]] = ..., min_confidence: _Optional[float] = ..., min_budget: _Optional[float] = ...) -> None: ...
 
 class RecognizeResponse(_message.Message):
     __slots__ = ("request_id", "model", "predictions", "frames", "compute", "timing_ms", "video")
@@ -77,7 +81,7 @@ class Frame(_message.Message):
     def __init__(self, time_s: _Optional[float] = ..., width: _Optional[float] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Compute(_message.Message):
-    __slots__ = ("gflops", "baseline_gflops", "saved", "static_gflops", "gate_gflops", "dynamic_gflops", "fusion_gflops", "widths", "lam")
+    __slots__ = ("gflops", "baseline_gflops", "saved", "static_gflops", "gate_gflops", "dynamic_gflops", "fusion_gflops", "widths", "lam", "num_frames", "min_lam")
     class WidthsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +98,8 @@ class Compute(_message.Message):
     FUSION_GFLOPS_FIELD_NUMBER: _ClassVar[int]
     WIDTHS_FIELD_NUMBER: _ClassVar[int]
     LAM_FIELD_NUMBER: _ClassVar[int]
+    NUM_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    MIN_LAM_FIELD_NUMBER: _ClassVar[int]
     gflops: float
     baseline_gflops: float
     saved: float
@@ -103,7 +109,9 @@ class Compute(_message.Message):
     fusion_gflops: float
     widths: _containers.ScalarMap[str, int]
     lam: float
-    def __init__(self, gflops: _Optional[float] = ..., baseline_gflops: _Optional[float] = ..., saved: _Optional[float] = ..., static_gflops: _Optional[float] = ..., gate_gflops: _Optional[float] = ..., dynamic_gflops: _Optional[float] = ..., fusion_gflops: _Optional[float] = ..., widths: _Optional[_Mapping[str, int]] = ..., lam: _Optional[float] = ...) -> None: ...
+    num_frames: int
+    min_lam: float
+    def __init__(self, gflops: _Optional[float] = ..., baseline_gflops: _Optional[float] = ..., saved: _Optional[float] = ..., static_gflops: _Optional[float] = ..., gate_gflops: _Optional[float] = ..., dynamic_gflops: _Optional[float] = ..., fusion_gflops: _Optional[float] = ..., widths: _Optional[_Mapping[str, int]] = ..., lam: _Optional[float] = ..., num_frames: _Optional[int] = ..., min_lam: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("upload", "queue", "decode", "static", "gate", "dynamic", "fusion", "total")

@@ -152,5 +152,7 @@ def test_settings_in_the_operators_guide_are_all_of_them_with_their_defaults() -
     assert {name.lower() for name in documented} == set(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         shown = documented[name.upper()].replace(",", "")
-        if isinstance(field.default, int | float):
+        if isinstance(field.default, bool):
+            assert shown == str(field.default).lower(), name
+        elif isinstance(field.default, int | float):
             assert float(shown.split()[0]) == field.default, name

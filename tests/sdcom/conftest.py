@@ -1,28 +1,21 @@
 """The tiny model, loaded once, and frames and plans for it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from sdcom.budget import WidthPlan
-from sdcom.checkpoint import Model, load_model
-from sdcom.engine.reference import Planner
+from sdcom.engine.composed import Planner
+from sdcom.model import Model
 from tests.conftest import TINY_CONFIG
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tiny_model_dir: Path) -> Model:
-    return load_model(tiny_model_dir)
-
-
-def patterned_frames(num_frames: int, seed: int) -> npt.NDArray[np.uint8]:
+def patterned_frames(num_frames: int, seed: int, crop: int = TINY_CONFIG.clip.crop) -> npt.NDArray[np.uint8]:
     """Return cropped frames [N, crop, crop, 3] of coarse random colours."""
-    side = TINY_CONFIG.clip.crop // 4
+    side = -(-crop // 4)
     coarse = np.random.default_rng(seed).integers(0, 256, (num_frames, 4, 4, 3), dtype=np.uint8)
-    return coarse.repeat(side, axis=1).repeat(side, axis=2)
+    return coarse.repeat(side, axis=1).repeat(side, axis=2)[:, :crop, :crop].copy()
 
 
 def always(model: Model, choices: Sequence[int]) -> Planner:

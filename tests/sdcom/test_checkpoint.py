@@ -21,12 +21,11 @@ from sdcom.checkpoint import (
     FileRecord,
     ModelInfo,
     load_info,
-    load_model,
-    save_model,
     write_info,
 )
 from sdcom.config import ModelConfig
 from sdcom.errors import ModelDirectoryError
+from sdcom.model import load_model, save_model
 from sdcom.models.composition import SDCOM
 from tests.conftest import TINY_CONFIG, lively_networks
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sdcom.budget import WidthPlan, choose_widths
-from sdcom.checkpoint import Model
 from sdcom.engine.reference import compose
+from sdcom.model import Model
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG
 from tests.sdcom.conftest import always, patterned_frames

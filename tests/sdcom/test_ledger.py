@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdcom.checkpoint import Model
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.model import Model
 from tests.conftest import TINY_CONFIG
 from tests.sdcom.conftest import always, patterned_frames
 
@@ -32,7 +33,7 @@ def test_the_ledger_is_what_torch_counted(tiny_model: Model, choices: tuple[int,
 
 
 def test_a_streams_ledger_is_what_torch_counted_also_when_it_slides(tiny_model: Model) -> None:
-    macs, stream = tiny_model.info.macs, CausalStream(tiny_model, lam=0.5)
+    macs, stream = tiny_model.info.macs, CausalStream(TorchBackend(tiny_model), lam=0.5)
     for index, frame_HWC in enumerate(patterned_frames(2 * T, 4)):
         with FlopCounterMode(display=False) as counter:
             ledger = stream.push(frame_HWC).ledger

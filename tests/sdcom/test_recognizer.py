@@ -13,11 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from sdcom.checkpoint import Model, save_model
 from sdcom.engine.ledger import Part
+from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import (
     BudgetBelowFloorError,
     DeadlineExceededError,
@@ -27,6 +28,7 @@ from sdcom.errors import (
     UndecodableVideoError,
     UnsupportedContainerError,
 )
+from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.video import TrustedVideo
@@ -128,8 +130,29 @@ def test_the_last_frame_fed_carries_the_videos_prediction(recognizer: Recognizer
     assert (last_fed.label, last_fed.score) == (best.label, best.score)
 
 
+def test_a_confident_video_ends_early_and_says_what_it_looked_at(recognizer: Recognizer, clip: Path) -> None:
+    whole = recognizer.recognize(clip, budget=Budget(share=1.0))
+    assert whole.to_dict()["compute"]["num_frames"] == 4
+    sure = recognizer.recognize(clip, min_confidence=0.0)
+    assert [frame.time_s for frame in sure.frames] == [whole.frames[1].time_s], "the middle is fed first"
+    assert sure.to_dict()["compute"]["num_frames"] == 1
+    assert sure.ledger.total_macs < whole.ledger.total_macs / 3
+    assert sure.ledger.baseline_macs == whole.ledger.baseline_macs
+    with pytest.raises(InvalidParameterError, match=r"between 0 and 1, got 1\.5"):
+        recognizer.recognize(clip, min_confidence=1.5)
+
+
+def test_a_least_price_is_kept_whatever_the_budget_allows(recognizer: Recognizer, clip: Path) -> None:
+    rich = recognizer.recognize(clip, budget=Budget(share=1.0))
+    for confidence in (None, 1.0):
+        cheap = recognizer.recognize(clip, budget=Budget(share=1.0), min_confidence=confidence, min_lam=50.0)
+        assert cheap.ledger.lam >= 50
+        assert cheap.ledger.min_lam == 50
+        assert cheap.ledger.total_macs < rich.ledger.total_macs
+
+
 def test_the_compute_of_an_answer_is_its_widths_cost(recognizer: Recognizer, clip: Path) -> None:
-    macs = recognizer.model.info.macs
+    macs = recognizer.info.macs
     ledger = recognizer.recognize(clip, budget=Budget(share=0.6)).ledger
     widths = list(ledger.width_counts.elements())
     assert ledger.total_macs == macs.total(widths)
@@ -161,7 +184,7 @@ def test_asking_for_no_class_is_refused(recognizer: Recognizer, clip: Path) -> N
 def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recognizer, clip: Path) -> None:
     with pytest.raises(BudgetBelowFloorError) as refused:
         recognizer.recognize(clip, budget=Budget(share=0.1))
-    floor = recognizer.model.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
+    floor = recognizer.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
     assert round(refused.value.floor_gmacs * 1e9) == floor
     asked = re.search(r"max_gflops >= ([\d.]+) or budget >= ([\d.]+)", str(refused.value))
     assert asked is not None
@@ -170,7 +193,7 @@ def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recog
 
 
 def test_the_exact_floor_is_enough_and_a_mac_less_is_not(recognizer: Recognizer, clip: Path) -> None:
-    floor = recognizer.model.info.macs.floor(4)
+    floor = recognizer.info.macs.floor(4)
     assert recognizer.recognize(clip, budget=Budget(gflops=floor / GIGA)).ledger.total_macs == floor
     with pytest.raises(BudgetBelowFloorError):
         recognizer.recognize(clip, budget=Budget(gflops=(floor - 1) / GIGA))
@@ -213,15 +236,34 @@ def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> 
     with ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(recognizer._in_turn, threading.get_ident) for _ in range(8)]
         assert len({one.result(20) for one in asked}) == 1
-    assert recognizer._in_turn(torch.get_num_threads) == 1
 
 
-def test_what_computes_the_networks_is_named_with_its_version(recognizer: Recognizer) -> None:
-    assert recognizer.provider == Provider("torch-cpu", torch.__version__)
+def test_the_torch_engine_gets_its_threads(tiny_model_dir: Path) -> None:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=2, engine="torch") as recognizer:
+        assert recognizer._in_turn(torch.get_num_threads) == 2
+
+
+def test_both_engines_give_the_same_answer(tiny_model_dir: Path, recognizer: Recognizer, clip: Path) -> None:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, engine="torch") as reference:
+        for budget in (None, Budget(share=0.5)):
+            ours, theirs = (each.recognize(clip, budget=budget) for each in (recognizer, reference))
+            assert ours.ledger == theirs.ledger
+            assert [frame.width for frame in ours.frames] == [frame.width for frame in theirs.frames]
+            for our, their in zip(ours.predictions, theirs.predictions, strict=True):
+                assert our.label == their.label
+                assert our.score == pytest.approx(their.score, rel=1e-4)
+
+
+def test_what_computes_the_networks_is_named_with_its_version(
+    tiny_model: Model, recognizer: Recognizer
+) -> None:
+    assert recognizer.provider == Provider("onnxruntime-cpu", onnxruntime.__version__)
+    reference = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
+    assert reference.provider == Provider("torch-cpu", torch.__version__)
 
 
 def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:
-    closed = Recognizer(tiny_model, recognizer.decoders)
+    closed = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
     stream = closed.open_stream()
     closed._networks.shutdown()
     with pytest.raises(OverloadedError, match="closed"):
@@ -300,7 +342,7 @@ def test_a_streams_budget_below_the_floor_is_refused(recognizer: Recognizer) -> 
 
 
 def test_a_streams_floor_counts_the_gate_of_a_sliding_window(recognizer: Recognizer) -> None:
-    macs = recognizer.model.info.macs
+    macs = recognizer.info.macs
     floor = macs.stream_floor(4)
     assert floor == macs.floor(4) + 4 * 3 * macs.gate_step
     stream = recognizer.open_stream(budget=Budget(gflops=floor / GIGA))
@@ -317,7 +359,7 @@ def test_a_models_default_budget_always_opens_a_stream(tiny_model: Model, recogn
     macs = tiny_model.info.macs
     share = (macs.floor(4) + 1) / macs.baseline(4)  # enough for a video, not for a sliding window
     info = tiny_model.info.model_copy(update={"default_budget": share})
-    frugal = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    frugal = Recognizer(TorchBackend(Model(info, tiny_model.networks)), recognizer.decoders)
     assert frugal.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 50
     with pytest.raises(BudgetBelowFloorError):
         frugal.open_stream(budget=Budget(share=share))
@@ -325,7 +367,7 @@ def test_a_models_default_budget_always_opens_a_stream(tiny_model: Model, recogn
 
 def test_a_streams_budget_needs_a_calibrated_model(tiny_model: Model, recognizer: Recognizer) -> None:
     info = tiny_model.info.model_copy(update={"calibration": ()})
-    uncalibrated = Recognizer(Model(info, tiny_model.networks), recognizer.decoders)
+    uncalibrated = Recognizer(TorchBackend(Model(info, tiny_model.networks)), recognizer.decoders)
     with pytest.raises(InvalidParameterError, match=r"tiny@0 has no calibration table"):
         uncalibrated.open_stream(budget=Budget(share=0.5))
     assert uncalibrated.open_stream().push(np.zeros((64, 64, 3), np.uint8)).ledger.lam == 0
@@ -370,6 +412,6 @@ def test_the_public_names_lead_to_the_parts() -> None:
     assert sdcom.Budget is Budget
     assert sdcom.Recognition is Recognition
     assert sdcom.errors.BudgetBelowFloorError is BudgetBelowFloorError
-    assert sdcom.load_model.__module__ == "sdcom.checkpoint"
+    assert sdcom.load_model.__module__ == "sdcom.model"
     with pytest.raises(AttributeError, match="no attribute 'recognise'"):
         sdcom.recognise  # noqa: B018 - raises

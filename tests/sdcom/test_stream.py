@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sdcom.budget import choose_widths
-from sdcom.checkpoint import Model
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream, StreamStep
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.model import Model
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG
 from tests.sdcom.conftest import always, patterned_frames
@@ -62,7 +63,7 @@ def test_what_left_the_window_is_forgotten(tiny_model: Model) -> None:
 def test_streams_do_not_share_state(tiny_model: Model) -> None:
     frames_NHWC = patterned_frames(T + 2, 13)
     alone = [step.logits_L.tobytes() for step in _push_all(tiny_model, 0.0, frames_NHWC)]
-    one, other = CausalStream(tiny_model, 0.0), CausalStream(tiny_model, 3.0)
+    one, other = CausalStream(TorchBackend(tiny_model), 0.0), CausalStream(TorchBackend(tiny_model), 3.0)
     interleaved = []
     for frame_HWC, foreign_HWC in zip(frames_NHWC, patterned_frames(T + 2, 14), strict=True):
         interleaved.append(one.push(frame_HWC).logits_L.tobytes())
@@ -71,7 +72,7 @@ def test_streams_do_not_share_state(tiny_model: Model) -> None:
 
 
 def _push_all(model: Model, lam: float, frames_NHWC: npt.NDArray[np.uint8]) -> list[StreamStep]:
-    stream = CausalStream(model, lam)
+    stream = CausalStream(TorchBackend(model), lam)
     return [stream.push(frame_HWC) for frame_HWC in frames_NHWC]
 
 

@@ -37,22 +37,16 @@ INFO = ModelInfo(name="fake", version="1", config=ModelConfig(labels=("stand", "
 
 
 @dataclass
-class FakeModel:
-    """A model without networks."""
-
-    info: ModelInfo = INFO
-
-
-@dataclass
 class FakeRecognizer:
     """Answers at once, or when `gate` opens, or with `error`; remembers what it was given."""
 
-    model: FakeModel = field(default_factory=FakeModel)
+    info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
+    confidences: list[float | None] = field(default_factory=list)
     jpeg_deadlines: list[float | None] = field(default_factory=list)
     started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -66,7 +60,14 @@ class FakeRecognizer:
         """Hold nothing."""
 
     def recognize(
-        self, source: BinaryIO, *, top_k: int = 5, budget: Budget | None = None, deadline: float | None = None
+        self,
+        source: BinaryIO,
+        *,
+        top_k: int = 5,
+        budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
+        deadline: float | None = None,
     ) -> Recognition:
         self.started.release()
         assert self.gate.wait(20)
@@ -74,9 +75,13 @@ class FakeRecognizer:
             raise self.error
         self.received.append(source.read())
         self.budgets.append(budget)
+        self.confidences.append(min_confidence)
         size = len(self.received[-1])
         ledger = Ledger(
-            1000 * size, Counter({Part.STATIC: size, Part.DYNAMIC: 7}), Counter({0.0: 15, 0.25: 1})
+            1000 * size,
+            Counter({Part.STATIC: size, Part.DYNAMIC: 7}),
+            Counter({0.0: 15, 0.25: 1}),
+            min_lam=min_lam,
         )
         return Recognition(
             model=INFO.full_name,

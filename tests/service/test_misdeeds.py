@@ -12,7 +12,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
-from sdcom.checkpoint import load_model
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.model import load_model
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecodeLimits, DecoderPool
 from service.app import create_app
@@ -56,7 +57,7 @@ async def service(tiny_model_dir: Path, wall_clock_s: float) -> AsyncIterator[Se
         worker_command=ROGUE,
     )
     settings = Settings(decode_workers=2)
-    engine = Engine(Recognizer(model, pool), settings, metrics)
+    engine = Engine(Recognizer(TorchBackend(model), pool), settings, metrics)
     log = CallLog(metrics, structlog.wrap_logger(None, processors=[LogCapture()]))
     transport = httpx.ASGITransport(app=create_app(engine, log))
     async with httpx.AsyncClient(transport=transport, base_url="http://sdcom", timeout=30) as client:

@@ -342,6 +342,8 @@ async def test_the_openapi_document_is_whole(client: httpx.AsyncClient) -> None:
         "top_k",
         "budget",
         "max_gflops",
+        "min_confidence",
+        "min_budget",
         "deadline_ms",
         "detail",
     }

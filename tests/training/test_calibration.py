@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdcom.budget import choose_widths
-from sdcom.checkpoint import CalibrationPoint, Model, ModelInfo
+from sdcom.checkpoint import CalibrationPoint, ModelInfo
+from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.recognition import Budget
 from tests.conftest import TINY_CONFIG, lively_networks

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from sdcom.budget import WidthPlan, fit_widths
-from sdcom.checkpoint import Model, ModelInfo
+from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.engine.reference import compose
+from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks

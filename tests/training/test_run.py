@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdcom.checkpoint import INFO_FILE, ModelInfo, load_info, load_model
+from sdcom.checkpoint import INFO_FILE, ModelInfo, load_info
+from sdcom.model import load_model
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from training.data import DataError, Split, read_split

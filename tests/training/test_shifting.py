@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 
 from sdcom.budget import WidthPlan
-from sdcom.checkpoint import Model, ModelInfo
+from sdcom.checkpoint import ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.engine.reference import compose
+from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.models.slimmable import batch_norms
 from sdcom.models.temporal_shift import earlier_rows

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdcom.architecture import statistics_suffix
 from sdcom.config import ClipConfig
 from sdcom.models.backbone import Backbone, build_backbone
-from sdcom.models.slimmable import batch_norms, statistics_suffix
+from sdcom.models.slimmable import batch_norms
 from tests.training.conftest import LABELS, batches_of, patterned_store
 from training.batches import Batch
 from training.loop import LoopOptions

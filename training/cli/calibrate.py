@@ -13,7 +13,7 @@ from sdcom.checkpoint import ModelInfo, best_exits, write_info
 from training.calibration import calibrated
 from training.cli.console import progress, warn
 from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
-from training.cli.models import DeviceOption, examined_evidence, open_recognizer
+from training.cli.models import DeviceOption, examined_evidence, opened
 from training.cli.outcome import doubts
 from training.data import Clip, DataError, Split
 from training.data.formats import Dataset, Format, read_dataset
@@ -49,11 +49,11 @@ def calibrate(
     clips: rendered ones say nothing of real video.
     """
     dataset = Dataset(data, format, split, videos, test, classes)
-    with open_recognizer(model, device) as recognizer:
-        info = recognizer.model.info
+    with opened(model, device) as found:
+        info = found.model.info
         clips = _chosen(read_dataset(dataset, info.config.labels), on, info, dataset.name)
-        evidence = examined_evidence(recognizer, clips)
-        info = calibrated(recognizer.model, evidence, on=f"{dataset.name}, {_SIDES[on]}: {len(clips)} clips")
+        evidence = examined_evidence(found, clips)
+        info = calibrated(found.model, evidence, on=f"{dataset.name}, {_SIDES[on]}: {len(clips)} clips")
     write_info(model, info)
     Console().print(_summary(info))
     warn(doubts(info))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sdcom.checkpoint import Model, write_info
+from sdcom.checkpoint import ModelInfo, write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
@@ -22,7 +22,7 @@ from training.cli.data import (
     VideosOption,
     dataset_words,
 )
-from training.cli.models import DeviceOption, examined_evidence, open_recognizer, stored_as_frames
+from training.cli.models import DeviceOption, examined_evidence, opened, stored_as_frames
 from training.data import Clip, DataError
 from training.data.formats import Dataset, Format, read_dataset
 from training.evaluation.case import Case
@@ -70,12 +70,13 @@ def evaluate(
     """Print a model's accuracy and GFLOPs beside those of its baselines and of controls at equal FLOPs."""
     directory = model or bundled_model_dir()
     shares = tuple(budget or ())
-    with open_recognizer(directory, device) as recognizer:
-        dataset = Dataset(data, format, split, videos, test, classes)
-        clips = _test_clips(dataset, recognizer.model.info.config.labels)
-        evidence = examined_evidence(recognizer, clips)
-        case = Case(recognizer.model, evidence)
-        rows = examine(case, shares=(*SHARES, *shares), num_repeats=repeats)
+    dataset = Dataset(data, format, split, videos, test, classes)
+    with opened(directory, device) as found:
+        info = found.model.info
+        clips = _test_clips(dataset, info.config.labels)
+        case = Case(found.model, examined_evidence(found, clips))
+    rows = examine(case, shares=(*SHARES, *shares), num_repeats=repeats)
+    with Recognizer.load(directory, num_threads=threads) as recognizer:
         timing = measure(
             recognizer,
             _sample(clips, timed),
@@ -89,17 +90,17 @@ def evaluate(
         case,
         rows,
         timing,
-        name=name or recognizer.model.info.name,
+        name=name or info.name,
         data=data.name,
         split=split if dataset.has_columns else "test",
         command=_command(directory, dataset, shares),
     )
-    _print(made, recognizer.model, shares)
+    _print(made, info, shares)
     if output is not None:
         write_record(output, made)
         progress.print(f"the record is in {output}; try: sdcom results {output} --output results.md")
     if record:
-        _write_scores(directory, recognizer.model, made, shares)
+        _write_scores(directory, info, made, shares)
 
 
 def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
@@ -155,8 +156,8 @@ def _headline(record: Record, shares: Sequence[float]) -> dict[str, Row]:
     }
 
 
-def _print(record: Record, model: Model, shares: Sequence[float]) -> None:
-    title = f"{model.info.full_name}, {record.data} {record.split}, {record.num_clips} test clips"
+def _print(record: Record, info: ModelInfo, shares: Sequence[float]) -> None:
+    title = f"{info.full_name}, {record.data} {record.split}, {record.num_clips} test clips"
     table = Table("", "top-1 %", "top-5 %", "mAP %", "GFLOPs", "of baseline %", "ms", title=title, box=None)
     headline = _headline(record, shares)
     for name, row in headline.items():
@@ -173,7 +174,7 @@ def _print(record: Record, model: Model, shares: Sequence[float]) -> None:
     console.print(table, _control_table(record, list(headline.values())))
     refused = [f"{share:g}" for share in shares if share not in {r.setting for r in record.of(Method.BUDGET)}]
     if refused:
-        floor = model.info.macs.floor(record.num_frames) / model.info.macs.baseline(record.num_frames)
+        floor = info.macs.floor(record.num_frames) / info.macs.baseline(record.num_frames)
         console.print(f"Below the floor of {floor:.3f}, and refused: {', '.join(refused)}.")
 
 
@@ -191,7 +192,7 @@ def _control_table(record: Record, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _write_scores(directory: Path, model: Model, record: Record, shares: Sequence[float]) -> None:
+def _write_scores(directory: Path, info: ModelInfo, record: Record, shares: Sequence[float]) -> None:
     scores = [
         {
             "name": name,
@@ -202,5 +203,5 @@ def _write_scores(directory: Path, model: Model, record: Record, shares: Sequenc
         for name, row in _headline(record, shares).items()
     ]
     evaluation = {record.split: {"command": record.command, "scores": scores}}
-    info = model.info.model_copy(update={"evaluation": {**model.info.evaluation, **evaluation}})
-    write_info(directory, info)
+    described = info.model_copy(update={"evaluation": {**info.evaluation, **evaluation}})
+    write_info(directory, described)

@@ -1,17 +1,17 @@
 """What the commands that run a finished model share: opening it, and asking it about clips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
 
-from sdcom.checkpoint import load_model
 from sdcom.errors import InvalidParameterError
+from sdcom.model import Model, load_model
 from sdcom.processors import num_processors
-from sdcom.recognizer import Recognizer
-from sdcom.video import DecodeLimits, DecoderPool
+from sdcom.video import DecoderPool
 from training.cli.console import tracked
 from training.data import Clip
 from training.data.shards import SHARD_SUFFIX
@@ -39,16 +39,24 @@ def chosen_device(named: str | None) -> torch.device:
     return device
 
 
-def open_recognizer(directory: Path, device: str | None) -> Recognizer:
-    """Load a model onto a device, with decoders for its clips; to be closed by the caller.
+class Opened(NamedTuple):
+    """A model as torch networks, and decoders for its clips."""
+
+    model: Model
+    decoders: DecoderPool
+
+
+@contextmanager
+def opened(directory: Path, device: str | None) -> Iterator[Opened]:
+    """Load a model onto a device, with decoders for its clips.
 
     Raises:
         ModelDirectoryError: the directory is not a whole, readable model.
         InvalidParameterError: there is no such device.
     """
     model = load_model(directory, chosen_device(device))
-    decoders = DecoderPool(model.info.config.clip, DecodeLimits(), num_workers=num_processors())
-    return Recognizer(model, decoders, num_threads=num_processors())
+    with DecoderPool(model.info.config.clip, num_workers=num_processors()) as decoders:
+        yield Opened(model, decoders)
 
 
 def stored_as_frames(clip: Clip) -> bool:
@@ -56,21 +64,21 @@ def stored_as_frames(clip: Clip) -> bool:
     return clip.path.is_dir() or clip.path.parent.suffix == SHARD_SUFFIX
 
 
-def examined_evidence(recognizer: Recognizer, clips: Sequence[Clip]) -> Evidence:
+def examined_evidence(opened: Opened, clips: Sequence[Clip]) -> Evidence:
     """Run a model at every width on clips, as serving sees them, with a progress bar.
 
     Raises:
         DataError: a clip cannot be read.
     """
-    return gather_evidence(recognizer.model.networks, _source(recognizer, clips), tracked("every width"))
+    return gather_evidence(opened.model.networks, _source(opened, clips), tracked("every width"))
 
 
-def _source(recognizer: Recognizer, clips: Sequence[Clip]) -> ClipSource:
+def _source(opened: Opened, clips: Sequence[Clip]) -> ClipSource:
     """Read video files by the serving decoders, and frames that are stored one by one as training does."""
-    networks, num_readers = recognizer.model.networks, num_processors()
+    networks, num_readers = opened.model.networks, num_processors()
     clip, device = networks.config.clip, next(networks.parameters()).device
     if any(stored_as_frames(each) for each in clips):
         return StreamedClips(clips, clip.short_side, num_readers=num_readers, device=device)
     return ServedClips(
-        clips, recognizer.decoders, num_frames=clip.num_frames, num_readers=num_readers, device=device
+        clips, opened.decoders, num_frames=clip.num_frames, num_readers=num_readers, device=device
     )

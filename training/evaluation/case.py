@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sdcom.checkpoint import Model
+from sdcom.model import Model
 from sdcom.recognition import GIGA
 from sdcom.sampling import Int64Array
 from training.evaluation.metrics import Accuracy, accuracy

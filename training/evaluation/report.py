@@ -100,7 +100,7 @@ def _whole_times(runs: Sequence[Record]) -> list[str]:
     if not timed:
         return []
     timing = timed[0].timing
-    where = timing.device if timing.device != "cpu" else f"threads of a network call: {timing.num_threads}"
+    where = f"{timing.device}, threads of a network call: {timing.num_threads}"
     heading = f"From the file to the answer, ms, medians of {timing.num_videos} videos ({where}):"
     return [heading, whole_time_table(timed)]
 

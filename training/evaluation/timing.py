@@ -2,17 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from sdcom.checkpoint import Model
+from sdcom.engine.backend import Backend
 from sdcom.engine.bench import time_parts
-from sdcom.engine.reference import compose
-from sdcom.preprocess import normalize
+from sdcom.engine.composition import compose_video
+from sdcom.engine.planning import video_planner
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from sdcom.sampling import feeding_order
@@ -39,14 +37,13 @@ def measure(
         num_threads: of one network call.
         num_repeats: runs of each part, whose median counts.
     """
-    model = recognizer.model
-    parts = time_parts(model, num_threads=num_threads, num_repeats=num_repeats)
+    backend = recognizer.backend
+    parts = time_parts(backend, num_repeats=num_repeats)
     runs = {name: _composition(recognizer, budget) for name, budget in budgets.items()}
-    runs[Method.BASELINE] = _full_width(model)
-    with _threads(num_threads):
-        whole = _time_whole(recognizer, clips, runs) if clips else ()
+    runs[Method.BASELINE] = _full_width(backend)
+    whole = _time_whole(recognizer, clips, runs) if clips else ()
     return Timing(
-        device=next(model.networks.parameters()).device.type,
+        device=recognizer.provider.name,
         num_threads=num_threads,
         part_ms={part.name: part.ms for part in parts},
         whole=whole,
@@ -59,19 +56,19 @@ _Run = Callable[[npt.NDArray[np.uint8]], object]
 
 
 def _composition(recognizer: Recognizer, budget: Budget | None) -> _Run:
-    clip = recognizer.model.info.config.clip
+    clip = recognizer.info.config.clip
     order_T = feeding_order(clip.num_frames, clip.order)
-    planner = recognizer.planner(budget)
-    return lambda frames_THWC: compose(recognizer.model, frames_THWC[order_T], planner)
+    planner = video_planner(recognizer.info, budget)
+    return lambda frames_THWC: compose_video(recognizer.backend, frames_THWC[order_T], planner)
 
 
-def _full_width(model: Model) -> _Run:
-    device = next(model.networks.parameters()).device
+def _full_width(backend: Backend) -> _Run:
+    """Run the dynamic network on every frame; the product with its classifier's weights is left out."""
+    shifts = backend.info.config.temporal_shift
 
-    @torch.inference_mode()
     def run(frames_THWC: npt.NDArray[np.uint8]) -> object:
-        frames_NCHW = normalize(torch.from_numpy(frames_THWC).to(device), model.info.config.clip)
-        return model.networks.dynamic(frames_NCHW, 1.0).mean(dim=0).cpu()
+        before_T = np.arange(len(frames_THWC)) - 1 if shifts else None
+        return backend.fill(frames_THWC, 1.0, before_T).mean(axis=0)
 
     return run
 
@@ -97,13 +94,3 @@ def _time_whole(
         )
         for name in runs
     )
-
-
-@contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdcom.models.slimmable import statistics_suffix
+from sdcom.architecture import statistics_suffix
 
 Randomize = Callable[[nn.Module], None]
 SliceState = Callable[[nn.Module, nn.Module, float], dict[str, Tensor]]

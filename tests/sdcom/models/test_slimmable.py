@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sdcom.architecture import statistics_suffix
 from sdcom.models.backbone import build_backbone
 from sdcom.models.slimmable import (
     SlimmableBatchNorm2d,
     SlimmableConv2d,
     SlimmableLinear,
     pad_same,
-    statistics_suffix,
 )
 
 WIDTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

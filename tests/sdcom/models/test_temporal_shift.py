@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdcom.budget import WidthPlan, choose_widths
-from sdcom.checkpoint import Model, ModelInfo
+from sdcom.checkpoint import ModelInfo
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import backbone_macs
 from sdcom.engine.bench import time_parts
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.model import Model
 from sdcom.models.backbone import build_backbone
 from sdcom.models.composition import SDCOM
 from sdcom.models.resnet import SlimmableResNet
@@ -150,7 +152,7 @@ def test_grouped_frames_say_what_the_same_frames_say_one_by_one(model: Model) ->
 
     composed = compose(model, frames_THWC, choose)
     assert len(set(plan_of[0].choices)) > 1, "one width alone would not show that they are kept apart"
-    stream = CausalStream(model, 0.0)
+    stream = CausalStream(TorchBackend(model), 0.0)
     for frame_HWC, logits_L, choice in zip(frames_THWC, composed.logits_TL, plan_of[0].choices, strict=True):
         step = stream.push(frame_HWC)
         assert step.width == WIDTHS[choice]
@@ -188,7 +190,7 @@ def test_a_frame_that_has_left_the_window_hands_nothing_on(
             "sdcom.engine.stream.choose_widths",
             lambda *_args, plans=plans: WidthPlan((next(plans),), 0.0, 0),
         )
-        stream = CausalStream(model, 0.0)
+        stream = CausalStream(TorchBackend(model), 0.0)
         for frame_HWC in _video(3, gap + 1):
             handed.clear()
             stream.push(frame_HWC)
@@ -205,7 +207,7 @@ def test_a_carried_frame_hands_each_block_its_own_channels() -> None:
 
 
 def test_its_parts_can_be_timed(model: Model) -> None:
-    names = [part.name for part in time_parts(model, num_threads=1, num_repeats=1)]
+    names = [part.name for part in time_parts(TorchBackend(model), num_repeats=1)]
     assert names == ["static", "gate", "fusion", *(f"dynamic at {width:g}" for width in WIDTHS if width > 0)]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sdcom.checkpoint import load_info, load_model, write_info
+from sdcom.checkpoint import load_info, write_info
 from sdcom.errors import InvalidParameterError
+from sdcom.model import load_model
 from training.cli import app
 from training.cli.models import chosen_device
 from training.data import DataError, read_split

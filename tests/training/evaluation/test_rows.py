@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdcom.checkpoint import ExitPoint, Model, ModelInfo, best_exits
+from sdcom.checkpoint import ExitPoint, ModelInfo, best_exits
+from sdcom.model import Model
 from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import TensorStore, patterned_store

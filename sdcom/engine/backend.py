@@ -1,0 +1,121 @@
+"""What runs the networks: the seam between the composition and whatever computes it.
+
+A backend works on arrays, one call at a time, and knows nothing of videos, budgets or queues.
+
+Shapes: N frames of any videos, H W pixels, B videos, T frames of each in feeding order, D features, E
+embedding, K widths, F fused features, L labels.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.checkpoint import ModelInfo
+from sdcom.recognition import Provider
+
+Float32Array = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the static network sees in N frames.
+
+    Attributes:
+        features_ND: its pooled features [N, Ds].
+        embeddings_NE: the gate's embedding of each frame.
+    """
+
+    features_ND: Float32Array
+    embeddings_NE: Float32Array
+
+
+class StreamFiller(Protocol):
+    """The dynamic network on the frames of one stream."""
+
+    def fill(self, frame_HWC: UInt8Array, width: float) -> Float32Array:
+        """Return the features [Dd] of the stream's next frame, zeros at width 0."""
+
+
+class Backend(Protocol):
+    """Runs the parts of one model. Not thread-safe: one call at a time."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+
+    @property
+    def provider(self) -> Provider:
+        """What really computes, as found after loading."""
+
+    def prepare_thread(self) -> None:
+        """Make the calling thread fit for calls; once, before its first one."""
+
+    def look(self, frames_NHWC: UInt8Array) -> Looked:
+        """Run the static network and the gate's embedding on RGB crops."""
+
+    def decide(
+        self, embeddings_BTE: Float32Array, state_BH: Float32Array | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Run the gate over frames in feeding order.
+
+        Args:
+            embeddings_BTE: as `look` gave them.
+            state_BH: what the call on the frames before returned; None at the start.
+
+        Returns:
+            Width logits [B, T, K], and the state after the last frame.
+        """
+
+    def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
+        """Run the dynamic network.
+
+        Args:
+            frames_NHWC: RGB crops.
+            width: above 0.
+            before_N: for a model with temporal shift, the row of the frame before each in its video at this
+                width; -1 where there is none.
+
+        Returns:
+            Features [N, Dd], zero-padded.
+        """
+
+    def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
+        """Return each frame's fused features z [N, F], at least 0."""
+
+    def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
+        """Return the logits after each frame.
+
+        Args:
+            maxima_BTF: running maxima of z.
+            first: position in feeding order of the first of them.
+
+        Returns:
+            [B, T, L].
+        """
+
+    def open_stream(self) -> StreamFiller:
+        """Return what fills a new stream's frames."""
+
+
+class FrameByFrame:
+    """The dynamic network on the frames of a stream, of a model that looks at each alone.
+
+    Args:
+        backend: of the model.
+        num_features: Dd.
+    """
+
+    def __init__(self, backend: Backend, num_features: int) -> None:
+        self._backend = backend
+        self._num_features = num_features
+
+    def fill(self, frame_HWC: UInt8Array, width: float) -> Float32Array:
+        """Return the features [Dd] of the stream's next frame, zeros at width 0."""
+        if width == 0:
+            return np.zeros(self._num_features, dtype=np.float32)
+        features_D: Float32Array = self._backend.fill(frame_HWC[None], width)[0]
+        return features_D

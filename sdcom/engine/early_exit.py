@@ -1,0 +1,58 @@
+"""Early exit: frames are fed one by one, and a video whose prediction is confident enough is fed no more.
+
+Frames come coarse to fine, so the first few already cover the whole video. The gate is causal, so each frame
+gets the width that it would get among all of them.
+"""
+
+import numpy as np
+
+from sdcom.budget import WidthPlan
+from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.composed import Composed
+from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.stream import CausalStream, StreamStep
+from sdcom.recognition import softmax
+
+
+def compose_until_confident(
+    backend: Backend,
+    frames_THWC: UInt8Array,
+    *,
+    confidence: float,
+    lam: float = 0.0,
+    max_macs: int | None = None,
+) -> Composed:
+    """Run one video's frames through the composition until the prediction is confident enough.
+
+    Args:
+        backend: of the model.
+        frames_THWC: the resized, cropped RGB frames in feeding order.
+        confidence: probability of the best class at which the video ends.
+        lam: the price at which the gate chooses.
+        max_macs: what the video may cost, all parts together, at least the floor; None is no limit.
+    """
+    macs = backend.info.macs
+    stream, steps = CausalStream(backend, lam), list[StreamStep]()
+    left = None if max_macs is None else max_macs - macs.floor(len(frames_THWC))
+    for frame_HWC in frames_THWC:
+        steps.append(stream.push(frame_HWC, left))
+        if left is not None:
+            left -= steps[-1].plan.macs
+        if softmax(steps[-1].logits_L).max() >= confidence:
+            break
+    return _composed(steps, macs.baseline(len(frames_THWC)))
+
+
+def _composed(steps: list[StreamStep], baseline_macs: int) -> Composed:
+    """Return a video's steps as one whole; its price is the highest that a frame was planned at."""
+    choices = tuple(step.plan.choices[0] for step in steps)
+    lam = max(step.plan.lam for step in steps)
+    ledger = Ledger(baseline_macs=baseline_macs, lam=lam)
+    stage_s = dict.fromkeys(Part, 0.0)
+    for step in steps:
+        ledger.macs.update(step.ledger.macs)
+        ledger.width_counts.update(step.ledger.width_counts)
+        for part, seconds in step.stage_s.items():
+            stage_s[part] += seconds
+    plan = WidthPlan(choices, lam, ledger.macs[Part.DYNAMIC])
+    return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s)

@@ -1,0 +1,175 @@
+"""The networks in ONNX Runtime: one session a part and width, built from the model directory's weights.
+
+Needs no torch. The graphs are made when the model is loaded (`sdcom.engine.onnx_graphs`), so a model
+directory serves as it is, and no export can be out of date.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import onnxruntime
+
+from sdcom.architecture import feature_channels
+from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
+from sdcom.engine.backend import Float32Array, FrameByFrame, Int64Array, Looked, StreamFiller, UInt8Array
+from sdcom.engine.onnx_graphs.graph import Graph
+from sdcom.engine.onnx_graphs.parts import dynamic_part, fusion_part, gate_part, static_part
+from sdcom.errors import InvalidParameterError, SettingsError
+from sdcom.recognition import Provider
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+
+_PROVIDERS: Mapping[Device, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def best_device() -> Device:
+    """Return "cuda" where a session is found to run on it, else "cpu"."""
+    graph = Graph("probe", {"x": ("float32", (1,))})
+    try:
+        _SessionFactory(1, "cuda").open(graph.serialized({"y": (graph.node("Relu", "x"), (1,))}))
+    except SettingsError:
+        return "cpu"
+    return "cuda"
+
+
+class OnnxBackend:
+    """Sessions of one model's parts.
+
+    Args:
+        info: the model.
+        weights: its weights.
+        num_threads: of one network call, on a processor.
+        device: where to compute.
+
+    Raises:
+        InvalidParameterError: the model needs temporal shift, which these graphs do not have.
+        SettingsError: this installation of ONNX Runtime cannot compute on the device asked for.
+        ModelDirectoryError: weights are missing.
+    """
+
+    def __init__(
+        self, info: ModelInfo, weights: Weights, *, num_threads: int = 1, device: Device = "cpu"
+    ) -> None:
+        if info.config.temporal_shift:
+            raise InvalidParameterError(
+                f"{info.full_name} has a temporal shift, which the onnx engine lacks: use the torch engine"
+            )
+        self._info = info
+        self._num_features = feature_channels(info.config.dynamic)
+        sessions = _SessionFactory(num_threads, device)
+        self._static = sessions.open(static_part(info, weights))
+        self._gate = sessions.open(gate_part(info, weights))
+        self._fusion = sessions.open(fusion_part(info, weights))
+        self._dynamic = {
+            width: sessions.open(dynamic_part(info, weights, width))
+            for width in info.config.widths
+            if width > 0
+        }
+        self._classifier_TLF = weights["fusion.classifier_weight"].astype(np.float32)
+        self._bias_TL = weights["fusion.classifier_bias"].astype(np.float32)
+        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__)
+
+    @classmethod
+    def load(cls, directory: Path, *, num_threads: int = 1, device: Device = "cpu") -> Self:
+        """Load a model directory.
+
+        Raises:
+            ModelDirectoryError: the directory is not a whole, readable model.
+            InvalidParameterError: as for the class.
+            SettingsError: likewise.
+        """
+        info = load_info(directory)
+        return cls(info, load_weights(directory, info), num_threads=num_threads, device=device)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+        return self._info
+
+    @property
+    def provider(self) -> Provider:
+        """ONNX Runtime, and the device that every session was found to run on."""
+        return self._provider
+
+    def prepare_thread(self) -> None:
+        """Nothing: sessions bring their threads along."""
+
+    def look(self, frames_NHWC: UInt8Array) -> Looked:
+        """Run the static network and the gate's embedding on RGB crops."""
+        features_ND, embeddings_NE = self._static.run(["features", "embeddings"], {"frames": frames_NHWC})
+        return Looked(features_ND, embeddings_NE)
+
+    def decide(
+        self, embeddings_BTE: Float32Array, state_BH: Float32Array | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Run the gate over frames in feeding order; return width logits [B, T, K] and the state."""
+        if state_BH is None:
+            state_BH = np.zeros((len(embeddings_BTE), self._info.config.gate_hidden), dtype=np.float32)
+        logits_BTK, last_BH = self._gate.run(
+            ["logits", "last_state"], {"embeddings": embeddings_BTE, "state": state_BH}
+        )
+        return logits_BTK, last_BH
+
+    def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
+        """Run the dynamic network; return features [N, Dd], zero-padded."""
+        assert before_N is None, "no graph shifts"
+        (features_Nd,) = self._dynamic[width].run(["features"], {"frames": frames_NHWC})
+        missing = self._num_features - features_Nd.shape[1]
+        return np.pad(features_Nd, ((0, 0), (0, missing))) if missing else features_Nd
+
+    def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
+        """Return each frame's fused features [N, F]."""
+        inputs = {"features": features_ND, "supplements": supplements_ND}
+        fused_NF: Float32Array = self._fusion.run(["fused"], inputs)[0]
+        return fused_NF
+
+    def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
+        """Return the logits [B, T, L] after each frame, the first of them at position `first`."""
+        steps = slice(first, first + maxima_BTF.shape[1])
+        products_TBL = maxima_BTF.swapaxes(0, 1) @ self._classifier_TLF[steps].swapaxes(1, 2)
+        logits_BTL: Float32Array = products_TBL.swapaxes(0, 1) + self._bias_TL[steps]
+        return logits_BTL
+
+    def open_stream(self) -> StreamFiller:
+        """Return what fills a new stream's frames."""
+        return FrameByFrame(self, self._num_features)
+
+
+class _SessionFactory:
+    """Opens sessions that compute where they were told to, or not at all."""
+
+    def __init__(self, num_threads: int, device: Device) -> None:
+        self._wanted = _PROVIDERS[device]
+        available: Sequence[str] = onnxruntime.get_available_providers()
+        if self._wanted not in available:
+            raise SettingsError(
+                f"this ONNX Runtime cannot compute on {device}: it has {', '.join(available)}; "
+                "onnxruntime-gpu (`pip install sdcom[gpu]`) has the others"
+            )
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = num_threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
+        self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+    def open(self, graph: bytes) -> onnxruntime.InferenceSession:
+        """Open a session.
+
+        Raises:
+            SettingsError: it fell back to another provider than the one asked for, as it does silently.
+        """
+        session = onnxruntime.InferenceSession(graph, self._options, providers=[self._wanted])
+        found = session.get_providers()[0]
+        if found != self._wanted:
+            raise SettingsError(
+                f"ONNX Runtime fell back to {found} where {self._wanted} was asked for: "
+                "the driver or its libraries cannot be loaded"
+            )
+        return session

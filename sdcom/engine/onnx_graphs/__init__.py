@@ -1,0 +1,1 @@
+"""The networks as ONNX graphs, built from a model directory's weights without torch."""

@@ -1,0 +1,123 @@
+"""From what a request may cost to the widths or the price that keep within it (pure).
+
+Shapes: T frames, K widths.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.checkpoint import ExitPoint, ModelInfo
+from sdcom.engine.composed import Planner
+from sdcom.errors import BudgetBelowFloorError, InvalidParameterError
+from sdcom.recognition import GIGA, Budget
+
+
+def allowed_macs(info: ModelInfo, budget: Budget | None) -> int | None:
+    """Return what a video's T frames may cost under a budget, or the model's default; None is no limit."""
+    if budget is None and info.default_budget is not None:
+        budget = Budget(share=info.default_budget)
+    if budget is None:
+        return None
+    return budget.macs(info.macs.baseline(info.config.clip.num_frames))
+
+
+def video_limit(info: ModelInfo, budget: Budget | None) -> int | None:
+    """Return what a video may cost, None is no limit.
+
+    Raises:
+        BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+    """
+    allowed = allowed_macs(info, budget)
+    if allowed is None:
+        return None
+    macs, num_frames = info.macs, info.config.clip.num_frames
+    baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
+    if allowed < floor:
+        raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
+    return allowed
+
+
+def video_planner(info: ModelInfo, budget: Budget | None, *, min_lam: float = 0.0) -> Planner:
+    """Return the function that turns a video's gate logits [T, K] into widths.
+
+    Args:
+        info: of the model.
+        budget: what the video may cost; None is the model's default.
+        min_lam: the least price at which the gate chooses, whatever the budget would allow.
+
+    Raises:
+        BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+    """
+    limit, macs_K = video_limit(info, budget), info.macs.dynamic_by_choice
+    if limit is None:
+        return lambda logits_TK: choose_widths(logits_TK, macs_K, min_lam)
+    left = limit - info.macs.floor(info.config.clip.num_frames)
+
+    def plan(logits_TK: npt.NDArray[np.float32]) -> WidthPlan:
+        fitting = fit_widths(logits_TK, macs_K, left)
+        return fitting if fitting.lam >= min_lam else choose_widths(logits_TK, macs_K, min_lam)
+
+    return plan
+
+
+def stream_price(info: ModelInfo, budget: Budget | None) -> float:
+    """Return the price that keeps a stream within a budget on average.
+
+    A stream has no video to plan over: the calibration table's smallest price whose mean cost is within the
+    budget counts, or the largest price where none is. What the table does not count, the gate's new run over
+    the window at every frame, is set aside first.
+
+    Raises:
+        BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
+        InvalidParameterError: a budget is named and the model was never calibrated.
+    """
+    allowed = allowed_macs(info, budget)
+    if allowed is None:
+        return 0.0
+    if not info.calibration:
+        raise InvalidParameterError(
+            f"{info.full_name} has no calibration table, which a stream's budget needs"
+        )
+    num_frames = info.config.clip.num_frames
+    baseline, floor = info.macs.baseline(num_frames), info.macs.stream_floor(num_frames)
+    # The model's own default was chosen for videos; a caller who names no budget has nothing to correct.
+    if budget is not None and allowed < floor:
+        raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
+    return _smallest_price_within(info.calibration, (allowed - (floor - info.macs.floor(num_frames))) / GIGA)
+
+
+def exit_price(exits: Sequence[ExitPoint], confidence: float, max_gmacs: float | None) -> float:
+    """Return the price that calibration found for stopping at a confidence within a mean cost.
+
+    Args:
+        exits: the model's calibrated exits; those of the confidence nearest to the one asked for count.
+        confidence: probability of the best class at which a video ends.
+        max_gmacs: mean cost of a video; None is no limit.
+
+    Returns:
+        The smallest price whose mean cost is within the limit, the largest where none is; 0 without a limit
+        or calibrated exits.
+    """
+    if max_gmacs is None or not exits:
+        return 0.0
+    nearest = min(abs(point.confidence - confidence) for point in exits)
+    return _smallest_price_within(
+        [point for point in exits if abs(point.confidence - confidence) == nearest], max_gmacs
+    )
+
+
+class _Priced(Protocol):
+    @property
+    def lam(self) -> float: ...
+    @property
+    def gmacs(self) -> float: ...
+
+
+def _smallest_price_within(points: Sequence[_Priced], max_gmacs: float) -> float:
+    """Return the smallest price whose mean cost is within the limit, or the largest where none is."""
+    fitting = [point.lam for point in points if point.gmacs <= max_gmacs]
+    return min(fitting) if fitting else max(point.lam for point in points)

@@ -1,0 +1,1 @@
+"""Engines against the reference: plain torch."""
