@@ -25,7 +25,7 @@ def check_room(recipe: Recipe, directory: Path) -> None:
         CheckpointError: the filesystem has less room than the largest checkpoint twice, because each is
             written beside the one before it, and the networks that are kept.
     """
-    checkpoint, kept = largest_checkpoint_bytes(recipe), kept_networks_bytes(recipe)
+    checkpoint, kept = max(checkpoint_bytes(recipe).values()), kept_networks_bytes(recipe)
     needed = 2 * checkpoint + kept
     nearest = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
     own = sum(path.stat().st_size for path in directory.glob("*") if path.is_file())
@@ -38,10 +38,10 @@ def check_room(recipe: Recipe, directory: Path) -> None:
         )
 
 
-def largest_checkpoint_bytes(recipe: Recipe) -> int:
-    """Return the size of the largest checkpoint that a run writes, but for names and numbers."""
+def checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
+    """Return about how large the checkpoints of each stage are, by the stage's name."""
     networks = _without_memory(recipe)
-    return max(_checkpoint_bytes(networks, stage) for stage in recipe.stages.values())
+    return {name: _checkpoint_bytes(networks, stage) for name, stage in recipe.stages.items()}
 
 
 def kept_networks_bytes(recipe: Recipe) -> int:
