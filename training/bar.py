@@ -64,7 +64,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     def on_start(self, start: EpochStart) -> None:
         """Begin the epoch's bar."""
         if start.stage != self._stage:
-            self._begin(f"{start}: {start.num_steps} steps")
+            self._begin(f"{start}; steps: {start.num_steps}")
             self._stage = start.stage
         self._end_epoch()
         task = self._progress.add_task(str(start), total=start.num_steps, completed=start.step, figures="")

@@ -17,10 +17,12 @@ from training.calibration import (
     CONFIDENCES,
     EXIT_PRICES,
     PRICES,
+    accuracy_interval,
     calibrate,
     calibrate_exits,
     calibrated,
     default_budget,
+    default_point,
     exit_steps,
 )
 from training.evidence import Evidence, gather_evidence, planned_logits, priced_choices
@@ -150,3 +152,30 @@ def test_a_policy_that_costs_more_than_the_baseline_still_has_a_default_budget()
 
 def test_no_budget_is_the_default_where_even_the_cheapest_plan_costs_more_than_the_baseline() -> None:
     assert default_budget([_point(1.3, 0.5), _point(1.1, 0.5)]) is None
+
+
+def test_the_default_point_is_the_one_that_the_default_budget_pays_for() -> None:
+    points = [_point(0.9, 0.80), _point(0.6, 0.82), _point(0.4, 0.795), _point(0.2, 0.7)]
+    assert default_point(points) == points[2]
+    dear = [_point(1.0432, 0.5), _point(0.4, 0.1)]
+    assert default_point(dear) == dear[0]
+    assert default_point([_point(1.3, 0.5), _point(1.1, 0.5)]) is None
+
+
+@pytest.mark.parametrize(
+    ("num_right", "num_clips", "low", "high"),
+    [(5, 10, 0.237, 0.763), (0, 10, 0.0, 0.278), (3, 3, 0.438, 1.0), (500, 1000, 0.469, 0.531)],
+)
+def test_the_fewer_clips_the_less_an_accuracy_says(
+    num_right: int, num_clips: int, low: float, high: float
+) -> None:
+    interval = accuracy_interval(num_right / num_clips, num_clips)
+    assert interval == pytest.approx((low, high), abs=1e-3)  # as tables of Wilson's interval have it
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_an_accuracy_lies_in_its_interval(num_clips: int, share: float) -> None:
+    top1 = round(share * num_clips) / num_clips
+    low, high = accuracy_interval(top1, num_clips)
+    assert 0 <= low <= top1 + 1e-12
+    assert top1 - 1e-12 <= high <= 1

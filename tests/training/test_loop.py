@@ -103,6 +103,7 @@ def test_every_step_and_epoch_is_told_in_order() -> None:
         (1, 0, 2),
         (1, 1, 2),
     ]
+    assert told.starts == [EpochStart("brightness", epoch, 2, 0, 2) for epoch in (0, 1)]
     assert [record.learning_rate for record in told.steps] == pytest.approx([0.1, 0.1, 0.01, 0.01])
     for epoch, losses in told.epochs:
         of_epoch = [record.losses["loss"] for record in told.steps if record.epoch == epoch]

@@ -1,16 +1,13 @@
-"""What a run tells: lines of JSON that a kill and a resume leave whole, TensorBoard, and the bar."""
+"""What a run tells: lines of JSON that a kill and a resume leave whole, and TensorBoard."""
 
-import io
 import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.bar import ProgressBar
 from training.checkpoints import Position
-from training.records import EpochReport, EpochStart, Journal, StepLines, StepRecord, TensorBoard
+from training.records import StepLines, StepRecord, TensorBoard
 
 
 def _record(stage: str, epoch: int, step: int) -> StepRecord:
@@ -97,17 +94,3 @@ def test_tensorboard_reads_back_what_was_recorded(tmp_path: Path) -> None:
     (loss,) = events.Scalars("policy/loss")
     assert (loss.step, loss.value) == (3, 2.5)
     assert events.Scalars("policy/data_wait_share")[0].value == 0.25
-
-
-def test_the_bar_shows_throughput_and_waiting_and_prints_each_epoch() -> None:
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=150)
-    told: list[tuple[str, int, dict[str, float]]] = []
-    with ProgressBar(console) as bar:
-        journal = Journal([bar, EpochReport(lambda *figures: told.append(figures))])
-        journal.start(EpochStart("policy", epoch=0, num_epochs=6, step=0, num_steps=2))
-        journal.step(_record("policy", 0, 1))
-        journal.epoch("policy", 0, {"loss": 2.0})
-    assert "loss 2.500, 7.2 videos/s, 25% waiting for data" in screen.getvalue()
-    assert "policy, epoch 1 of 6: loss 2.0000" in screen.getvalue()
-    assert told == [("policy", 0, {"loss": 2.0})]

@@ -1,14 +1,15 @@
 """`sdcom train` as a user types it: what it makes of its options, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from sdcom.checkpoint import load_info
-from sdcom.errors import InvalidParameterError
+from sdcom.errors import InvalidParameterError, ModelDirectoryError, UnknownNameError
 from training.cli import app
 from training.data import DataError
 from training.run_directory import RECIPE_FILE, RunDirectoryError
@@ -44,14 +45,24 @@ def videos(rendered_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def _train(recipe: str, output: Path, *options: str | Path) -> None:
+def _invoke(recipe: str, output: Path, *options: str | Path) -> Result:
     arguments = ["train", recipe, "--output", output, "--device", "cpu", "--threads", 1, *options]
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def _train(recipe: str, output: Path, *options: str | Path) -> str:
+    """Train; return what was printed."""
+    result = _invoke(recipe, output, *options)
+    if result.exception is not None:
+        raise result.exception
     assert result.exit_code == 0, result.output
+    return result.output
 
 
-def _set(settings: list[str]) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
+def _set(settings: list[str], *others: str) -> list[str]:
+    """Return the options that make settings, the last of a name alone."""
+    by_name = {setting.partition("=")[0]: setting for setting in (*settings, *others)}
+    return [word for setting in by_name.values() for word in ("--set", setting)]
 
 
 def test_class_folders_become_a_model_and_fcvids_labels_share_the_target(
@@ -122,3 +133,79 @@ def test_the_fields_of_a_recipe_are_printed_as_they_can_be_set() -> None:
     assert {"policy.optimization.epochs=10", "static.optimization.milestones=", "supernet.teacher=none"} <= {
         *fields
     }
+
+
+def test_a_run_says_what_it_does_how_good_the_model_is_and_what_to_do_with_it(
+    videos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "the run"
+    one_step = (
+        "supernet.optimization.epochs=1",
+        "policy.optimization.epochs=2",
+        "supernet.optimization.batch_size=4",
+        "policy.optimization.batch_size=4",
+        "validation_share=0.34",
+    )
+    output = _train("tiny", run, "--data", videos, *_set(SMALLEST, *one_step))
+    places = [
+        output.index(text)
+        for text in (
+            "checking clips: 8",
+            "decoding clips: 4",
+            '"supernet": {',  # the recipe
+            "supernet, epoch 1 of 1; steps: 1",
+            "supernet, epoch 1 of 1: loss",
+            "policy, epoch 1 of 2; steps: 1",
+            "policy, epoch 2 of 2: loss",
+            "decoding held-out clips: 2",
+            "calibrating: 1",
+            f"tiny@0 is in {run}; on 2 held-out clips:",
+            "default budget, ",
+            "warning: calibrated on 2 clips only: the top-1 of",
+            "go on with:",
+            f"    sdcom evaluate '{run}' --data {videos}",
+            f"    sdcom serve --model '{run}'",
+        )
+    ]
+    assert places == sorted(places)
+    policy = load_info(run).calibration[0]
+    row = rf"trained policy +{policy.top1:.1%} +{policy.gmacs:.3f} +{policy.share:.1%}"
+    assert re.search(row, output)
+
+
+def test_a_run_without_held_out_clips_says_that_its_figures_are_of_clips_trained_on(
+    videos: Path, tmp_path: Path
+) -> None:
+    output = _train("fcvid", tmp_path / "run", "--data", videos, *_set(SMALLEST))
+    assert "on 6 training clips:" in output
+    assert "warning: calibrated on the 6 clips that it was trained on, because no group could be" in output
+
+
+def test_an_error_stands_alone_without_the_recipe(videos: Path, tmp_path: Path) -> None:
+    too_few = _invoke("tiny", tmp_path / "run", "--data", videos)
+    assert isinstance(too_few.exception, DataError)
+    assert too_few.output.splitlines() == ["checking clips: 8"]
+    (tmp_path / "w.npz").write_text("no weights")
+    options = ("--dynamic-weights", tmp_path / "w.npz", *_set(SMALLEST, "model.dynamic=mobilenet_v2"))
+    no_weights = _invoke("fcvid", tmp_path / "run", "--data", videos, *options)
+    assert isinstance(no_weights.exception, ModelDirectoryError)
+    assert no_weights.output.splitlines() == ["checking clips: 8", "decoding clips: 6"]
+
+
+def test_what_is_wrong_whatever_the_clips_is_said_before_they_are_opened(
+    videos: Path, tmp_path: Path
+) -> None:
+    unknown = _invoke("tiny", tmp_path / "run", "--data", videos, "--set", "epochs=1")
+    assert isinstance(unknown.exception, UnknownNameError)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    taken = _invoke("tiny", tmp_path / "run", "--data", videos)
+    assert isinstance(taken.exception, RunDirectoryError)
+    assert unknown.output == taken.output == ""
+
+
+def test_resuming_says_from_where(videos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options: list[str | Path] = ["--data", videos, "--resume", *_set(SMALLEST)]
+    assert f"there is nothing to resume in {run}: training begins" in _train("fcvid", run, *options)
+    assert f"{run} is resumed at the beginning of its stage policy" in _train("fcvid", run, *options)

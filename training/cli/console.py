@@ -20,6 +20,12 @@ def tracked(description: str) -> Track:
     return shown
 
 
+def say(*lines: str) -> None:
+    """Print lines as they are, however long."""
+    for line in lines:
+        progress.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def warn(text: str | None) -> None:
     """Print a warning, if there is one to print."""
     if text is not None:

@@ -4,27 +4,22 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
 from training.calibration import FEW_CLIPS, TRAINING_CLIPS, accuracy_interval, default_point
 
 
-def outcome(info: ModelInfo, directory: Path) -> Table:
-    """Return the accuracy and the cost of the trained policy and of the default budget."""
-    num_clips = info.provenance["num_calibration_clips"]
+def outcome(info: ModelInfo, directory: Path) -> str:
+    """Return a line that says where the model is, and on which clips its figures were found."""
     side = "training" if info.provenance["calibrated_on"] == TRAINING_CLIPS else "held-out"
-    table = Table(
-        "",
-        Column("top-1", justify="right"),
-        Column("GFLOPs a video", justify="right"),
-        Column("of the baseline", justify="right"),
-        title=escape(f"{info.full_name} is in {directory}; on {num_clips} {side} clips:"),
-        box=None,
-        title_justify="left",
-        title_style="",
-    )
+    return f"{info.full_name} is in {directory}; on {info.provenance['num_calibration_clips']} {side} clips:"
+
+
+def figures(info: ModelInfo) -> Table:
+    """Return the accuracy and the cost of the trained policy and of the default budget."""
+    columns = (Column(name, justify="right") for name in ("top-1", "GFLOPs a video", "of the baseline"))
+    table = Table("", *columns, box=None)
     for name, point in _headline(info):
         table.add_row(name, f"{point.top1:.1%}", f"{point.gmacs:.3f}", f"{point.share:.1%}")
     return table

@@ -10,7 +10,7 @@ import typer
 from sdcom.checkpoint import ModelInfo
 from training.bar import ProgressBar
 from training.cli.clips import training_clips
-from training.cli.console import progress, warn
+from training.cli.console import progress, say, warn
 from training.cli.data import (
     ClassesOption,
     FormatOption,
@@ -21,7 +21,7 @@ from training.cli.data import (
     dataset_words,
 )
 from training.cli.models import chosen_device
-from training.cli.outcome import doubts, next_commands, outcome
+from training.cli.outcome import doubts, figures, next_commands, outcome
 from training.cli.recipes import ANY_LABELS, FieldsOption, RecipeArgument, RecipeName, built_recipe
 from training.data.checking import MAX_UNUSABLE_SHARE
 from training.data.formats import Dataset, Format
@@ -152,14 +152,13 @@ def _announce(run: PreparedRun) -> None:
     """Print what is about to be trained, now that nothing stands in its way."""
     progress.print_json(data=recipe_document(run.recipe))
     if run.resumed:
-        progress.print(run.resumed, markup=False, highlight=False, soft_wrap=True)
+        say(run.resumed)
 
 
 def _conclude(info: ModelInfo, output: Path, to_evaluate: Dataset | None) -> None:
     """Print how good the model is, as far as that is known, and what to do with it."""
-    progress.print(outcome(info, output))
+    say(outcome(info, output))
+    progress.print(figures(info))
     warn(doubts(info))
-    progress.print("go on with:")
     words = None if to_evaluate is None else dataset_words(to_evaluate)
-    for command in next_commands(output, words):
-        progress.print(f"    {command}", markup=False, highlight=False, soft_wrap=True)
+    say("go on with:", *(f"    {command}" for command in next_commands(output, words)))

@@ -1,5 +1,6 @@
 """`sdcom evaluate` and `sdcom calibrate`, as somebody types them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_calibrate_takes_the_groups_that_training_held_out_and_says_so(
     assert info.calibration != before.calibration
     assert info.exits
     assert f"default budget {info.default_budget:g}" in printed
+
+
+def test_calibrate_names_class_folders_without_a_split_and_doubts_a_handful_of_clips(
+    model_dir: Path, rendered_set: Path
+) -> None:
+    arguments = ["calibrate", model_dir, "--data", rendered_set, "--format", "folders", "--on", "test"]
+    ended = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    on = load_info(model_dir).provenance["calibrated_on"]
+    assert on == f"{rendered_set.name}, test side: 6 clips"
+    assert re.search(
+        r"warning: calibrated on 6 clips only: .* from \d+% to \d+% \(95 % interval\)", ended.stderr
+    )
 
 
 def test_calibrate_without_known_groups_asks_for_other_data(model_dir: Path, rendered_set: Path) -> None:
