@@ -5,6 +5,7 @@ directory serves as it is, and no export can be out of date.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -141,6 +142,15 @@ class OnnxBackend:
         return FrameByFrame(self, self._num_features)
 
 
+@cache
+def _share_one_arena() -> None:
+    """Let all sessions of this process take their scratch memory from one arena: one runs at a time."""
+    arena = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(arena, None)
+
+
 class _SessionFactory:
     """Opens sessions that compute where they were told to, or not at all."""
 
@@ -156,6 +166,8 @@ class _SessionFactory:
         self._options.intra_op_num_threads = num_threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
+        _share_one_arena()
+        self._options.add_session_config_entry("session.use_env_allocators", "1")
         # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
         self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
