@@ -186,8 +186,9 @@ def test_an_error_stands_alone_without_the_recipe(videos: Path, tmp_path: Path) 
     assert isinstance(too_few.exception, DataError)
     assert too_few.output.splitlines() == ["checking clips: 8"]
     (tmp_path / "w.npz").write_text("no weights")
-    options = ("--dynamic-weights", tmp_path / "w.npz", *_set(SMALLEST, "model.dynamic=mobilenet_v2"))
-    no_weights = _invoke("fcvid", tmp_path / "run", "--data", videos, *options)
+    settings = _set(SMALLEST, "model.dynamic=mobilenet_v2")
+    weights = ("--dynamic-weights", tmp_path / "w.npz")
+    no_weights = _invoke("fcvid", tmp_path / "run", "--data", videos, *weights, *settings)
     assert isinstance(no_weights.exception, ModelDirectoryError)
     assert no_weights.output.splitlines() == ["checking clips: 8", "decoding clips: 6"]
 
