@@ -101,10 +101,10 @@ def prepare(
         ModelDirectoryError: weights to start from cannot be read.
     """
     kept, held_out = _divided(recipe, clips, synthetic)
-    if not is_main():
-        tracked = untracked
     if is_main():
         check_room(recipe, directory)
+    else:
+        tracked = untracked
     loop, resumed = _claimed(recipe, kept, directory, options, recorders)
     source = _source(kept, recipe, options, tracked("decoding clips"))
     networks = new_networks(recipe, options.start, source)
