@@ -31,6 +31,7 @@ app = typer.Typer(
 MODEL_HELP = "Model directory; the bundled model if not given."
 MODEL_VARIABLE = "SDCOM_MODEL_DIR"  # which the service reads too
 ModelOption = Annotated[Path | None, typer.Option(help=MODEL_HELP, envvar=MODEL_VARIABLE)]
+ModelArgument = Annotated[Path | None, typer.Argument(help=MODEL_HELP, envvar=MODEL_VARIABLE)]
 
 
 def main() -> None:
@@ -156,7 +157,7 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
 
 @app.command()
 def info(
-    model: Annotated[Path | None, typer.Argument(help=MODEL_HELP, envvar=MODEL_VARIABLE)] = None,
+    model: ModelArgument = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole record as JSON instead, for scripts.")
     ] = False,
@@ -216,30 +217,34 @@ def data(context: typer.Context) -> None:
     training(["data", *context.args])
 
 
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def bench(context: typer.Context) -> None:
+    """Measure this machine: parts, whole clips, whole requests, a server under load."""
+    from service.bench.app import app as benchmarks
+
+    benchmarks(context.args, prog_name="sdcom bench")
+
+
 @app.command()
-def bench(
-    model: ModelOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one network call.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each part; the median counts.")] = 5,
+def export(
+    model: ModelArgument = None,
+    *,
+    output: Annotated[Path, typer.Option(help="Directory for the files; made if absent.")],
 ) -> None:
-    """Time every part at every width on this machine, beside its FLOPs."""
-    from sdcom.engine.bench import time_parts
-    from sdcom.engine.loading import load_backend
+    """Write a model's parts as ONNX files, for other runtimes; serving needs none of them."""
+    from sdcom.engine.export import export_onnx
     from sdcom.recognizer import bundled_model_dir
 
-    backend = load_backend(model or bundled_model_dir(), num_threads=threads)
-    table = Table("part", "MACs a frame", "of full width", "ms a frame", "of full width", box=None)
-    timings = time_parts(backend, num_repeats=repeats)
-    full = timings[-1]
-    for row in timings:
-        table.add_row(
-            row.name,
-            f"{row.macs:,}",
-            f"{row.macs / full.macs:.3f}",
-            f"{row.ms:.2f}",
-            f"{row.ms / full.ms:.3f}",
-        )
-    Console().print(table)
+    made = export_onnx(model or bundled_model_dir(), output)
+    table = Table("file", "MB", box=None)
+    for name, record in made.files.items():
+        table.add_row(name, f"{record.size_bytes / 1e6:.1f}")
+    console = Console()
+    console.print(table)
+    if made.differences:
+        console.print(f"largest difference from plain torch: {max(made.differences.values()):.1e}")
+    else:
+        console.print("not compared with plain torch: it is not installed")
 
 
 if __name__ == "__main__":

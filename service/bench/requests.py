@@ -1,0 +1,81 @@
+"""The whole request, from the file's bytes to the answer, against decord and the full-width network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sdcom.engine.backend import Backend
+from sdcom.recognition import Budget, Recognition
+from sdcom.recognizer import Recognizer
+from service.bench.turns import medians_ms
+
+BASELINE = "decord, full width on every frame"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTime:
+    """One way of answering one file: median milliseconds, GFLOPs, and the baseline's time over this."""
+
+    file: str
+    way: str
+    ms: float
+    gflops: float
+    speedup: float
+
+
+def time_requests(
+    recognizer: Recognizer,
+    files: list[Path],
+    budgets: Mapping[str, Budget | None],
+    confidences: Mapping[str, float],
+    *,
+    num_repeats: int,
+) -> list[RequestTime]:
+    """Answer each file in every way, taking turns.
+
+    The baseline decodes in this process with decord at a target size, at the exact centres of the segments,
+    and runs the dynamic network at full width on every frame, on the same backend: no jail, no copy.
+
+    Args:
+        recognizer: of the model.
+        files: videos that decord can read.
+        budgets: of whole compositions, by name; None is the model's default.
+        confidences: of early exits, by name.
+        num_repeats: turns that count.
+    """
+    info, rows = recognizer.info, list[RequestTime]()
+    for file in files:
+        answers: dict[str, Callable[[], Recognition]] = {
+            **{name: partial(recognizer.recognize, file, budget=each) for name, each in budgets.items()},
+            **{
+                name: partial(recognizer.recognize, file, min_confidence=each)
+                for name, each in confidences.items()
+            },
+        }
+        gflops = {BASELINE: info.macs.baseline(info.config.clip.num_frames) / 1e9}
+        gflops |= {name: answer().ledger.total_macs / 1e9 for name, answer in answers.items()}
+        baseline = partial(_baseline, recognizer.backend, file)
+        ms = medians_ms({BASELINE: baseline, **answers}, num_repeats=num_repeats)
+        rows += [
+            RequestTime(file.name, name, each, gflops[name], ms[BASELINE] / each) for name, each in ms.items()
+        ]
+    return rows
+
+
+def _baseline(backend: Backend, file: Path) -> object:
+    import decord  # noqa: PLC0415 - not on every platform, and only this asks for it
+
+    clip = backend.info.config.clip
+    probe = decord.VideoReader(str(file), num_threads=1)
+    height, width = probe[0].shape[:2]
+    scale = clip.short_side / min(height, width)
+    size = {"width": round(width * scale), "height": round(height * scale)}
+    reader = decord.VideoReader(str(file), num_threads=1, **size)
+    centers_T = (2 * np.arange(clip.num_frames) + 1) * len(reader) // (2 * clip.num_frames)
+    frames_THWC = reader.get_batch(centers_T).asnumpy()
+    top, left = ((side - clip.crop) // 2 for side in frames_THWC.shape[1:3])
+    cropped = np.ascontiguousarray(frames_THWC[:, top : top + clip.crop, left : left + clip.crop])
+    return backend.fill(cropped, 1.0).mean(axis=0)
