@@ -8,6 +8,18 @@ from rich.table import Column, Table
 
 from sdcom.checkpoint import ModelInfo, best_exits
 
+_HEADINGS = {
+    "name": "",
+    "top1": "top-1",
+    "top5": "top-5",
+    "map_first": "mAP, first label",
+    "map_all": "mAP, all labels",
+    "gflops": "GFLOPs a video",
+    "share": "of the baseline",
+}
+_SHARES = ("top1", "top5", "map_first", "map_all", "share")
+"""Of an evaluation's scores, those that are shares."""
+
 
 def document(described: ModelInfo) -> dict[str, Any]:
     """Return the whole record as `model.json` holds it, the MACs of every part included."""
@@ -112,18 +124,6 @@ def _scores(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     for row in rows:
         table.add_row(*(escape(_score(name, row.get(name, ""))) for name in columns))
     return table
-
-
-_HEADINGS = {
-    "name": "",
-    "top1": "top-1",
-    "top5": "top-5",
-    "map_first": "mAP, first label",
-    "map_all": "mAP, all labels",
-    "gflops": "GFLOPs a video",
-    "share": "of the baseline",
-}
-_SHARES = ("top1", "top5", "map_first", "map_all", "share")
 
 
 def _score(name: str, value: object) -> str:
