@@ -7,9 +7,8 @@ Shapes: T frames in feeding order, H W pixels, L labels, D features, K widths.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,30 +17,13 @@ from torch import Tensor
 
 from sdcom.budget import WidthPlan
 from sdcom.checkpoint import Model
+from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.models.composition import SDCOM
 from sdcom.models.temporal_shift import earlier_rows
 from sdcom.preprocess import normalize
 
-Planner = Callable[[npt.NDArray[np.float32]], WidthPlan]
-"""Gate logits [T, K] in, the widths to run out."""
-
-
-@dataclass(slots=True)
-class Composed:
-    """What the composition says of one video.
-
-    Attributes:
-        logits_TL: anytime logits after each frame fed; the last row is the video's.
-        plan: the widths that were run.
-        ledger: what that cost.
-        stage_s: wall-clock seconds of each part.
-    """
-
-    logits_TL: npt.NDArray[np.float32]
-    plan: WidthPlan
-    ledger: Ledger
-    stage_s: dict[Part, float] = field(default_factory=dict)
+__all__ = ["Composed", "Planner", "compose"]
 
 
 @torch.inference_mode()
