@@ -131,7 +131,7 @@ class Policy:
         for position, width in enumerate(widths):
             if width > 0:
                 lanes.setdefault(Lane(Stage.FILL, width), []).append(position)
-        self._enter(video, lanes if lanes else _whole(Stage.FUSE, video))
+        self._enter(video, lanes or _whole(Stage.FUSE, video))
 
     def drop(self, ticket: int) -> bool:
         """Forget a video, wherever it is; return whether it was in flight. What runs of it is ignored."""

@@ -1,0 +1,181 @@
+"""A batch of many videos' frames on a backend: gathered, padded, computed, and handed back to each video.
+
+Shapes: B videos, T frames of each in feeding order, N frames of any videos, H W pixels, C channels, D
+features, K widths, L labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.architecture import feature_channels
+from sdcom.budget import WidthPlan
+from sdcom.config import ModelConfig
+from sdcom.engine.backend import Backend, Float32Array, UInt8Array
+from sdcom.engine.composed import Composed
+from sdcom.engine.costs import Stage
+from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.queues import Batch
+
+_NOTHING = np.empty((0, 0), dtype=np.float32)
+
+
+@dataclass(slots=True)
+class VideoWork:
+    """What is known of one video in flight; the arrays are empty until their stage ran.
+
+    Attributes:
+        frames_THWC: its frames in feeding order.
+        ledger: what it has cost so far.
+        stage_s: its share of the time of every batch that it was in.
+        features_TD: static features.
+        embeddings_TE: the gate's vectors.
+        gate_logits_TK: the gate's answer.
+        plan: the widths chosen; None before.
+        supplements_TD: dynamic features, zeros where the width is 0.
+        logits_TL: the answer.
+    """
+
+    frames_THWC: UInt8Array
+    ledger: Ledger
+    stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
+    features_TD: Float32Array = _NOTHING
+    embeddings_TE: Float32Array = _NOTHING
+    gate_logits_TK: Float32Array = _NOTHING
+    plan: WidthPlan | None = None
+    supplements_TD: Float32Array = _NOTHING
+    logits_TL: Float32Array = _NOTHING
+
+    def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
+        """Take the plan made of the gate's logits; return the width of every frame.
+
+        Raises:
+            ValueError: the plan does not fit the video or the model.
+        """
+        num_frames, widths = len(self.frames_THWC), config.widths
+        if len(plan.choices) != num_frames or not set(plan.choices) <= set(range(len(widths))):
+            raise ValueError(
+                f"a plan needs {num_frames} choices out of {len(widths)} widths, got {plan.choices}"
+            )
+        chosen = [widths[choice] for choice in plan.choices]
+        self.plan = plan
+        self.supplements_TD = np.zeros((num_frames, feature_channels(config.dynamic)), dtype=np.float32)
+        self.ledger.lam = plan.lam
+        self.ledger.width_counts.update(chosen)
+        return chosen
+
+    def composed(self) -> Composed:
+        """Return the answer, once all stages ran."""
+        assert self.plan is not None
+        return Composed(self.logits_TL, self.plan, self.ledger, self.stage_s)
+
+
+class Execution:
+    """Runs batches on a backend, one at a time, on the calling thread.
+
+    Args:
+        backend: of the model.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._staging_NHWC: UInt8Array = np.empty((0, 0, 0, 0), dtype=np.uint8)
+
+    def run(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+        """Compute a batch and store each video's part of it.
+
+        Args:
+            batch: as the policy made it.
+            videos: those of its shares, in their order.
+
+        Raises:
+            ValueError: the backend returned another number of rows than it was given.
+            Exception: whatever the backend raises; nothing is stored that a second run would not replace.
+        """
+        match batch.lane.stage:
+            case Stage.LOOK:
+                self._look(batch, videos)
+            case Stage.DECIDE:
+                self._decide(batch, videos)
+            case Stage.FILL:
+                self._fill(batch, videos)
+            case Stage.FUSE:
+                self._fuse(batch, videos)
+
+    def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+        looked = self._backend.look(self._gather(batch, videos))
+        features_ND = _checked(looked.features_ND, batch)
+        embeddings_NE = _checked(looked.embeddings_NE, batch)
+        start = 0
+        for video, share in zip(videos, batch.shares, strict=True):
+            end = start + len(share.positions)
+            num_frames = len(video.frames_THWC)
+            if not len(video.features_TD):
+                video.features_TD = np.empty((num_frames, features_ND.shape[1]), dtype=np.float32)
+                video.embeddings_TE = np.empty((num_frames, embeddings_NE.shape[1]), dtype=np.float32)
+            video.features_TD[list(share.positions)] = features_ND[start:end]
+            video.embeddings_TE[list(share.positions)] = embeddings_NE[start:end]
+            start = end
+
+    def _decide(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+        """Decide whole videos from the start. Rounds would pass the state that the last one returned."""
+        embeddings_BTE = _padded(np.stack([video.embeddings_TE for video in videos]), batch.size)
+        logits_BTK, _ = self._backend.decide(embeddings_BTE)
+        _checked(logits_BTK, batch)
+        for video, logits_TK in zip(videos, logits_BTK, strict=False):
+            video.gate_logits_TK = logits_TK
+
+    def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+        filled_ND = _checked(self._backend.fill(self._gather(batch, videos), batch.lane.width), batch)
+        start = 0
+        for video, share in zip(videos, batch.shares, strict=True):
+            end = start + len(share.positions)
+            video.supplements_TD[list(share.positions)] = filled_ND[start:end]
+            start = end
+
+    def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+        features_BTD = _padded(np.stack([video.features_TD for video in videos]), batch.size)
+        supplements_BTD = _padded(np.stack([video.supplements_TD for video in videos]), batch.size)
+        z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
+        z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
+        logits_BTL = _checked(self._backend.classify(np.maximum.accumulate(z_BTF, axis=1)), batch)
+        for video, logits_TL in zip(videos, logits_BTL, strict=False):
+            video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
+
+    def _gather(self, batch: Batch, videos: Sequence[VideoWork]) -> UInt8Array:
+        """Return the batch's frames [size, H, W, C]: a view where it is a run of one video's frames.
+
+        Copies go into an array that the next batch uses again: fresh memory costs more than the copy.
+        """
+        first = batch.shares[0].positions
+        is_run = len(batch.shares) == 1 and first[-1] - first[0] + 1 == len(first) == batch.size
+        if is_run:
+            return videos[0].frames_THWC[first[0] : first[-1] + 1]
+        frame_shape = videos[0].frames_THWC.shape[1:]
+        if len(self._staging_NHWC) < batch.size or self._staging_NHWC.shape[1:] != frame_shape:
+            self._staging_NHWC = np.empty((batch.size, *frame_shape), dtype=np.uint8)
+        start = 0
+        for video, share in zip(videos, batch.shares, strict=True):
+            end = start + len(share.positions)
+            rows_NHWC = self._staging_NHWC[start:end]
+            np.take(video.frames_THWC, share.positions, axis=0, out=rows_NHWC, mode="clip")
+            start = end
+        self._staging_NHWC[start : batch.size] = 0
+        return self._staging_NHWC[: batch.size]
+
+
+def _padded(rows_B: Float32Array, size: int) -> Float32Array:
+    missing = size - len(rows_B)
+    return np.pad(rows_B, ((0, missing), (0, 0), (0, 0))) if missing else rows_B
+
+
+def _flat(rows_BTD: Float32Array) -> Float32Array:
+    return rows_BTD.reshape(-1, rows_BTD.shape[-1])
+
+
+def _checked(rows: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.float32]:
+    if len(rows) != batch.size:
+        raise ValueError(f"the backend answered {len(rows)} rows of {batch.size} in {batch.lane}")
+    return rows

@@ -1,0 +1,287 @@
+"""Continuous batching: the frames of every video in flight share batches, by stage and by width.
+
+`Scheduler.submit` takes a video and returns a future; one thread runs the batches that the policy
+(`sdcom/engine/policy.py`) picks, and is the only one that calls the backend and the planners. A video is
+computed as the reference computes it, and its ledger says the same.
+
+What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
+cancelled future's video, or one whose deadline passed, is not computed any further.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+
+from sdcom.config import ModelConfig
+from sdcom.cost import model_macs
+from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.costs import CostTable, Lane, Stage
+from sdcom.engine.execution import Execution, VideoWork
+from sdcom.engine.flight import Entry, Flight
+from sdcom.engine.ledger import Ledger
+from sdcom.engine.limits import Limits
+from sdcom.engine.policy import Policy
+from sdcom.engine.queues import Batch
+from sdcom.engine.work import Work
+from sdcom.errors import DeadlineExceededError, OverloadedError
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
+
+    num_frames: int
+    num_videos: int
+    num_waiting: dict[Lane, int]
+    backlog_s: float
+
+
+class Scheduler:
+    """A backend and the thread that keeps it busy.
+
+    Args:
+        backend: of the model; called from one thread.
+        config: of the model; without temporal shift, which batches of single frames cannot have.
+        limits: what may be in flight and in one batch.
+        costs: what batches take on this machine; the empty table serves first come, first served.
+        clock: seconds; deadlines are values of it.
+        initializer: called first on the thread that calls the backend.
+
+    Raises:
+        ValueError: the model has temporal shift.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: ModelConfig,
+        limits: Limits | None = None,
+        *,
+        costs: CostTable | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        initializer: Callable[[], object] | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        if config.temporal_shift:
+            raise ValueError("a model with temporal shift cannot be scheduled frame by frame")
+        if limits.max_frames_in_flight < config.clip.num_frames:
+            raise ValueError(
+                f"a video of {config.clip.num_frames} frames never fits into {limits.max_frames_in_flight=}"
+            )
+        self._config = config
+        self._macs = model_macs(config)
+        self._execution = Execution(backend)
+        self._clock = clock
+        self._initializer = initializer
+        self._changed = threading.Condition()  # guards everything below
+        self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
+        self._line: deque[object] = deque()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def submit(
+        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
+    ) -> Future[Composed]:
+        """Take a video in, if there is room.
+
+        Args:
+            frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
+                changed before the future is done.
+            planner: turns the gate's logits into widths; called on the thread that calls the backend.
+            deadline: value of the clock after which the answer is not wanted; None is never.
+
+        Returns:
+            A future, which may be cancelled until it is done. It ends with the answer, with what the planner
+            or the backend raised for this video alone, with DeadlineExceededError (noticed between
+            batches), or with OverloadedError if the scheduler is closed first.
+
+        Raises:
+            ValueError: the frames are not this model's.
+            OverloadedError: there is no room, or others wait in line for it; or the scheduler is closed.
+        """
+        self._check_frames(frames_THWC)
+        with self._changed:
+            if self._line:
+                raise OverloadedError(
+                    "others wait in line for room", max(1.0, self._flight.policy.backlog_s())
+                )
+            return self._admit(frames_THWC, planner, deadline)
+
+    def submit_in_line(
+        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
+    ) -> Future[Composed]:
+        """Take a video in, as `submit` does, but wait for room, first come, first served.
+
+        Raises:
+            ValueError: the frames are not this model's.
+            DeadlineExceededError: the deadline passed in the line.
+            OverloadedError: the scheduler is closed.
+        """
+        self._check_frames(frames_THWC)
+        me = object()
+        with self._changed:
+            self._line.append(me)
+            try:
+                while not self._closed and not self._may_enter(me, len(frames_THWC)):
+                    self._changed.wait(self._left_s(deadline))
+                return self._admit(frames_THWC, planner, deadline)
+            finally:
+                self._line.remove(me)
+                self._changed.notify_all()
+
+    def load(self) -> Load:
+        """Return what is in flight now."""
+        with self._changed:
+            policy = self._flight.policy
+            return Load(
+                policy.num_frames_in_flight,
+                policy.num_videos_in_flight,
+                policy.num_waiting(),
+                policy.backlog_s(),
+            )
+
+    def work(self) -> Work:
+        """Return what has been executed so far."""
+        with self._changed:
+            return deepcopy(self._flight.work)
+
+    def close(self) -> None:
+        """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
+        self._end(lambda: OverloadedError("the scheduler is closed", retry_after_s=1.0))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # --- entering ---
+
+    def _check_frames(self, frames_THWC: UInt8Array) -> None:
+        clip = self._config.clip
+        num_frames, *shape = frames_THWC.shape
+        if frames_THWC.dtype != np.uint8 or shape != [clip.crop, clip.crop, 3]:
+            raise ValueError(
+                f"frames must be uint8 [T, {clip.crop}, {clip.crop}, 3], "
+                f"got {frames_THWC.dtype} {list(frames_THWC.shape)}"
+            )
+        if not 1 <= num_frames <= clip.num_frames:
+            raise ValueError(f"a video must have 1 to {clip.num_frames} frames, got {num_frames}")
+
+    def _admit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+        if self._closed:
+            raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
+        ledger = Ledger(baseline_macs=self._macs.baseline(len(frames_THWC)))
+        entry = Entry(VideoWork(frames_THWC, ledger), planner, Future())
+        ticket = self._flight.admit(entry, self._clock(), deadline)
+        entry.future.add_done_callback(partial(self._on_done, ticket))
+        self._changed.notify_all()
+        return entry.future
+
+    def _may_enter(self, me: object, num_frames: int) -> bool:
+        return self._line[0] is me and self._flight.policy.has_room(num_frames)
+
+    def _left_s(self, deadline: float | None) -> float | None:
+        if deadline is None:
+            return None
+        left_s = deadline - self._clock()
+        if left_s <= 0:
+            raise DeadlineExceededError(
+                "the deadline passed while waiting for room; allow a larger deadline_ms"
+            )
+        return left_s
+
+    # --- leaving ---
+
+    def _on_done(self, ticket: int, future: Future[Composed]) -> None:
+        if future.cancelled():
+            with self._changed:
+                left = self._flight.abandon([ticket])
+                self._changed.notify_all()
+            for entry in left:
+                entry.future.set_running_or_notify_cancel()
+
+    def _end(self, error: Callable[[], BaseException]) -> None:
+        with self._changed:
+            self._closed = True
+            left = self._flight.abandon_all()
+            self._changed.notify_all()
+        for entry in left:
+            entry.fail(error())
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            if self._initializer is not None:
+                self._initializer()
+            while (step := self._next()) is not None:
+                self._execute(*step)
+        except BaseException as exc:
+            broken = exc
+            self._end(lambda: broken)  # nobody may wait for a thread that is gone
+            raise
+
+    def _next(self) -> tuple[Batch, list[Entry]] | None:
+        """Wait for work; return the next batch and the videos of its shares, or None at the end."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return None
+                now_s = self._clock()
+                expired = self._flight.expire(now_s)
+                step = self._flight.next_batch(now_s)
+                if expired:
+                    self._changed.notify_all()
+                elif step is None:
+                    self._changed.wait()
+            for entry in expired:
+                entry.fail(DeadlineExceededError("the deadline passed; allow a larger deadline_ms"))
+            if step:
+                return step
+
+    def _execute(self, batch: Batch, entries: list[Entry]) -> None:
+        started_s = self._clock()
+        try:
+            self._execution.run(batch, [entry.work for entry in entries])
+        except Exception as exc:  # whatever it is, it is this batch's
+            with self._changed:
+                left = self._flight.failed(batch, exc)
+                self._changed.notify_all()
+            for entry in left:
+                entry.fail(exc)
+            return
+        with self._changed:
+            done = self._flight.ran(batch, entries, started_s, self._clock())
+            self._changed.notify_all()
+        for ticket, entry in done:
+            if batch.lane.stage is Stage.DECIDE:
+                self._plan(ticket, entry)
+            elif batch.lane.stage is Stage.FUSE:
+                entry.answer()
+
+    def _plan(self, ticket: int, entry: Entry) -> None:
+        try:
+            widths = entry.work.enter_plan(entry.planner(entry.work.gate_logits_TK), self._config)
+        except Exception as exc:  # whatever it is, it is this video's
+            with self._changed:
+                left = self._flight.abandon([ticket])
+                self._changed.notify_all()
+            for each in left:
+                each.fail(exc)
+            return
+        with self._changed:
+            self._flight.policy.plan(ticket, widths)
