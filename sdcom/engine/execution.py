@@ -19,7 +19,9 @@ from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.queues import Batch
 
-_NOTHING = np.empty((0, 0), dtype=np.float32)
+
+def _nothing() -> Float32Array:
+    return np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(slots=True)
@@ -41,12 +43,12 @@ class VideoWork:
     frames_THWC: UInt8Array
     ledger: Ledger
     stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
-    features_TD: Float32Array = _NOTHING
-    embeddings_TE: Float32Array = _NOTHING
-    gate_logits_TK: Float32Array = _NOTHING
+    features_TD: Float32Array = field(default_factory=_nothing)
+    embeddings_TE: Float32Array = field(default_factory=_nothing)
+    gate_logits_TK: Float32Array = field(default_factory=_nothing)
     plan: WidthPlan | None = None
-    supplements_TD: Float32Array = _NOTHING
-    logits_TL: Float32Array = _NOTHING
+    supplements_TD: Float32Array = field(default_factory=_nothing)
+    logits_TL: Float32Array = field(default_factory=_nothing)
 
     def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
         """Take the plan made of the gate's logits; return the width of every frame.
