@@ -255,6 +255,8 @@ class Policy:
     def _learn(self, video: _Video, now_s: float) -> None:
         if video.begun_s is not None:
             self._service.add(now_s - video.begun_s)
+            if self._next_check_s < math.inf:  # some have deadlines: judge them by what is now known
+                self._next_check_s = min(self._next_check_s, now_s)
 
     def _check(self, video: _Video, now_s: float) -> None:
         """Put a video that began too late to be answered in time behind all others; note when to look again.

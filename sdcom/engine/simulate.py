@@ -1,35 +1,25 @@
 """The scheduler's policy in virtual time: what would this load do on that machine?
 
-    python -m sdcom.engine.simulate --machine h200 --load 0.8
+    python -m sdcom.engine.simulate --machine h200
 
 The decisions are the service's own code (`sdcom/engine/policy.py`); only the device is made up, of a cost
 table. Decoding, copies and Python's own time are not in it, so read it as the scheduler's share of the truth.
 """
 
 import math
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sdcom.engine.costs import CostTable, Lane, Stage
+from rich.console import Console
+from rich.table import Table
+
+from sdcom.engine.costs import MACHINES, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One video of a trace.
-
-    Attributes:
-        at_s: when it comes.
-        widths: what the gate will say of each frame.
-        deadline_s: seconds after it comes at which its answer is no longer wanted; infinite for none.
-    """
-
-    at_s: float
-    widths: tuple[float, ...]
-    deadline_s: float = math.inf
+from sdcom.engine.traces import Arrival, poisson_trace
 
 
 @dataclass(slots=True)
@@ -92,7 +82,7 @@ def simulate(
     """Run a trace through the policy on one device.
 
     Args:
-        arrivals: in order of time.
+        arrivals: in order of time, none longer than `limits.max_frames_in_flight`.
         limits: the scheduler's.
         costs: the machine's.
         max_outside: videos that wait outside while there is no room; 0 refuses them, as the service does,
@@ -127,35 +117,25 @@ class _Simulation:
         return self._report
 
     def _let_in(self, coming: deque[Arrival], now: float) -> None:
-        """Let time pass outside: what has come enters, waits or is refused, and what is too late leaves."""
-        for ticket in self._policy.expire(now):
-            del self._inside[ticket]
-            self._report.num_expired += 1
-        while coming and coming[0].at_s <= now:
-            if len(self._outside) < max(self._max_outside, 1):
-                self._outside.append(coming.popleft())
-                self._admit(now)
-            else:
-                coming.popleft()
-                self._report.num_refused += 1
-        self._admit(now)
+        """Let time pass outside: what is too late leaves; what has come enters, waits or is refused."""
         report, policy = self._report, self._policy
+        for ticket in policy.expire(now):
+            del self._inside[ticket]
+            report.num_expired += 1
+        while coming and coming[0].at_s <= now:
+            self._outside.append(coming.popleft())
+        in_time = deque(video for video in self._outside if video.at_s + video.deadline_s > now)
+        report.num_expired += len(self._outside) - len(in_time)
+        self._outside = in_time
+        while self._outside and policy.has_room(len(self._outside[0].widths)):
+            video = self._outside.popleft()
+            ticket = policy.admit(len(video.widths), now, video.at_s + video.deadline_s)
+            self._inside[ticket] = video
+        while len(self._outside) > self._max_outside:
+            self._outside.pop()
+            report.num_refused += 1
         report.max_in_flight = max(report.max_in_flight, policy.num_frames_in_flight)
         report.max_waiting = max(report.max_waiting, *policy.num_waiting().values(), 0)
-
-    def _admit(self, now: float) -> None:
-        while self._outside:
-            first = self._outside[0]
-            deadline = first.at_s + first.deadline_s
-            if deadline <= now:
-                self._report.num_expired += 1
-            elif self._policy.has_room(len(first.widths)):
-                self._inside[self._policy.admit(len(first.widths), now, deadline)] = first
-            elif self._max_outside < 1:
-                self._report.num_refused += 1
-            else:
-                return
-            self._outside.popleft()
 
     def _finish(self, batch: Batch, now: float) -> None:
         report, stage = self._report, batch.lane.stage
@@ -170,3 +150,100 @@ class _Simulation:
                 video = self._inside.pop(ticket)
                 report.latencies_s.append(now - video.at_s)
                 report.perfect_s += perfect_video_s(video.widths, self._sizes)
+
+
+LIMITS: Mapping[str, Limits] = {
+    "h200": Limits(max_batch_frames=256, max_batch_videos=64, max_frames_in_flight=8192),
+    "cpu": Limits(),
+}
+"""Limits that suit the machines of `sdcom.engine.costs.MACHINES`."""
+
+MIX: Mapping[float, float] = {0.0: 0.55, 0.25: 0.25, 0.5: 0.1, 0.75: 0.05, 1.0: 0.05}
+"""How often a gate at about a tenth of the baseline's work chooses each width."""
+
+
+def simulate_loads(
+    machine: str, loads: Sequence[float], *, num_videos: int, deadline_s: float, seed: int
+) -> dict[float, Report]:
+    """Return what becomes of random arrivals at each load.
+
+    Args:
+        machine: one of `MACHINES`.
+        loads: rates of arrival over the perfectly batched throughput; infinite is an archive: all at once,
+            held back while there is no room.
+        num_videos: of each trace.
+        deadline_s: of each video.
+        seed: of the traces.
+    """
+    limits, costs = LIMITS[machine], MACHINES[machine]
+    sizes, sample = BatchSizes(limits, costs), poisson_trace(num_videos, videos_per_s=math.inf, mix=MIX)
+    mean_s = sum(perfect_video_s(video.widths, sizes) for video in sample) / len(sample)
+    reports = {}
+    for load in loads:
+        trace = poisson_trace(
+            num_videos, videos_per_s=load / mean_s, mix=MIX, deadline_s=deadline_s, seed=seed
+        )
+        max_outside = math.inf if math.isinf(load) else 0
+        reports[load] = simulate(trace, limits, costs, max_outside=max_outside)
+    return reports
+
+
+def report_table(title: str, reports: Mapping[float, Report]) -> Table:
+    """Return a table with a row for each load."""
+    columns = (
+        "load",
+        "videos/s",
+        "of perfect",
+        "p50 ms",
+        "p99 ms",
+        "in flight",
+        "batch",
+        "refused",
+        "expired",
+    )
+    table = Table(*columns, title=title, box=None)
+    for load, report in reports.items():
+        look_and_fill = (Stage.LOOK, Stage.FILL)
+        num_frames = sum(report.num_units[stage] for stage in look_and_fill)
+        num_batches = sum(report.num_batches[stage] for stage in look_and_fill)
+        table.add_row(
+            f"{load:g}",
+            f"{report.videos_per_s:.1f}",
+            f"{report.of_perfect:.1%}",
+            f"{report.latency_s(0.5) * 1e3:.0f}",
+            f"{report.latency_s(0.99) * 1e3:.0f}",
+            str(report.max_in_flight),
+            f"{num_frames / max(1, num_batches):.0f}",
+            str(report.num_refused),
+            str(report.num_expired),
+        )
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what random arrivals at several loads come to on a known machine."""
+    parser = ArgumentParser(description=main.__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--machine", choices=sorted(MACHINES), default="cpu", help="whose costs")
+    parser.add_argument(
+        "--loads",
+        type=float,
+        nargs="+",
+        default=[0.5, 0.8, 0.95, 1.5, math.inf],
+        help="shares of the perfectly batched throughput; inf is an archive",
+    )
+    parser.add_argument("--videos", type=int, default=2000, help="videos of each trace")
+    parser.add_argument("--deadline-ms", type=float, default=math.inf, help="of each video")
+    parser.add_argument("--seed", type=int, default=0, help="of the traces")
+    given = parser.parse_args(arguments)
+    reports = simulate_loads(
+        given.machine,
+        given.loads,
+        num_videos=given.videos,
+        deadline_s=given.deadline_ms / 1e3,
+        seed=given.seed,
+    )
+    Console().print(report_table(f"{given.machine}, simulated", reports))
+
+
+if __name__ == "__main__":
+    main()
