@@ -16,7 +16,7 @@ from sdcom.engine.execution import VideoWork
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
-from sdcom.engine.work import Work, lane_macs, part_timed
+from sdcom.engine.work import PART_TIMED, Work, lane_macs
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,15 @@ class Flight:
             have left.
         """
         self.work.ran(batch, self._macs)
+        part, unit_s = PART_TIMED[batch.lane.stage], (now_s - started_s) / batch.num_units
+        unit_macs = lane_macs(batch.lane, 1, self._macs)
         for share, entry in zip(batch.shares, entries, strict=True):
             num_units = len(share.positions)
-            macs = lane_macs(batch.lane, num_units, self._macs)
-            if share.ticket not in self._entries:  # it left meanwhile
-                self.work.abandoned_macs.update(macs)
-                continue
-            entry.work.ledger.macs.update(macs)
-            seconds = (now_s - started_s) * num_units / batch.num_units
-            entry.work.stage_s[part_timed(batch.lane.stage)] += seconds
+            is_here = share.ticket in self._entries  # or it left meanwhile
+            spent = entry.work.ledger.macs if is_here else self.work.abandoned_macs
+            for each, count in unit_macs.items():
+                spent[each] += num_units * count
+            entry.work.stage_s[part] += num_units * unit_s
         done = self.policy.complete(batch, now_s)
         leave = batch.lane.stage is Stage.FUSE
         return [(ticket, self._entries.pop(ticket) if leave else self._entries[ticket]) for ticket in done]

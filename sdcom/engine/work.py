@@ -1,12 +1,22 @@
 """The scheduler's own ledger: everything executed, also what no video's ledger holds."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sdcom.cost import ModelMacs
 from sdcom.engine.costs import Lane, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.queues import Batch
+
+
+PART_TIMED: Mapping[Stage, Part] = {
+    Stage.LOOK: Part.STATIC,
+    Stage.DECIDE: Part.GATE,
+    Stage.FILL: Part.DYNAMIC,
+    Stage.FUSE: Part.FUSION,
+}
+"""The part to which a stage's time is counted."""
 
 
 @dataclass(slots=True)
@@ -62,13 +72,3 @@ def lane_macs(lane: Lane, num_units: int, macs: ModelMacs) -> Counter[Part]:
         case Stage.FUSE:
             each = {Part.FUSION: macs.fusion * lane.num_frames}
     return Counter({part: num_units * count for part, count in each.items()})
-
-
-def part_timed(stage: Stage) -> Part:
-    """Return the part to which a stage's time is counted."""
-    return {
-        Stage.LOOK: Part.STATIC,
-        Stage.DECIDE: Part.GATE,
-        Stage.FILL: Part.DYNAMIC,
-        Stage.FUSE: Part.FUSION,
-    }[stage]
