@@ -56,6 +56,7 @@ class Scheduler:
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
         initializer: called first on the thread that calls the backend.
+        on_batch: called on that thread after every batch that ran, with it and its seconds.
 
     Raises:
         ValueError: the model has temporal shift.
@@ -70,6 +71,7 @@ class Scheduler:
         costs: CostTable | None = None,
         clock: Callable[[], float] = time.monotonic,
         initializer: Callable[[], object] | None = None,
+        on_batch: Callable[[Batch, float], object] = lambda _batch, _seconds: None,
     ) -> None:
         limits = limits or Limits()
         if config.temporal_shift:
@@ -83,6 +85,7 @@ class Scheduler:
         self._execution = Execution(backend)
         self._clock = clock
         self._initializer = initializer
+        self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything below
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
         self._line: deque[object] = deque()
@@ -264,9 +267,11 @@ class Scheduler:
             for entry in left:
                 entry.fail(exc)
             return
+        ended_s = self._clock()
         with self._changed:
-            done = self._flight.ran(batch, entries, started_s, self._clock())
+            done = self._flight.ran(batch, entries, started_s, ended_s)
             self._changed.notify_all()
+        self._on_batch(batch, ended_s - started_s)
         for ticket, entry in done:
             if batch.lane.stage is Stage.DECIDE:
                 self._plan(ticket, entry)

@@ -9,7 +9,6 @@ from sdcom.engine.costs import Lane, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.queues import Batch
 
-
 PART_TIMED: Mapping[Stage, Part] = {
     Stage.LOOK: Part.STATIC,
     Stage.DECIDE: Part.GATE,

@@ -1,5 +1,6 @@
 """The scheduler on real threads: same answers as frame by frame, and trouble stays with whom it concerns."""
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.limits import Limits
+from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
@@ -139,7 +141,27 @@ def test_rows_that_fill_a_bucket_are_counted_as_padding_and_belong_to_no_video()
     )
 
 
+def test_every_batch_that_ran_is_told_of() -> None:
+    batches: list[tuple[Batch, float]] = []
+    with Scheduler(BACKEND, CONFIG, on_batch=lambda *told: batches.append(told)) as scheduler:
+        scheduler.submit(frames(0), planned(1, 1, 0, 0, 0, 0)).result(WAIT_S)
+        work = scheduler.work()
+    assert Counter(batch.lane.stage for batch, _ in batches) == work.num_batches
+    assert [batch.num_units for batch, _ in batches] == [T, 1, 2, 1]
+    assert all(seconds > 0 for _, seconds in batches)
+
+
 # --- leaving ---
+
+
+async def test_a_coroutine_that_stops_waiting_cancels_its_video() -> None:
+    turnstile = Turnstile(0)
+    with Scheduler(Watched(BACKEND, turnstile), CONFIG) as scheduler:
+        waiting = asyncio.wrap_future(scheduler.submit(frames(0), at_price(0)))
+        waiting.cancel()
+        await asyncio.sleep(0)  # the loop passes it on
+        assert scheduler.load().num_videos == 0
+        turnstile.let_go()
 
 
 @pytest.mark.parametrize("stop_at", range(6))
