@@ -4,8 +4,9 @@ Shapes: B videos, T frames of each in feeding order, N frames of any videos, H W
 features, K widths, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,36 +20,50 @@ from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.queues import Batch
 
+Answer = TypeVar("Answer")
 
-def _nothing() -> Float32Array:
-    return np.empty((0, 0), dtype=np.float32)
+
+class Timed(Protocol):
+    """Calls the backend, wherever that has to happen."""
+
+    def __call__(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
+        """Return what `work` returns, and the seconds that it took."""
+        ...
 
 
 @dataclass(slots=True)
 class VideoWork:
-    """What is known of one video in flight; the arrays are empty until their stage ran.
+    """What is known of one video in flight; frames are stored as they come, in batches side by side.
 
     Attributes:
         frames_THWC: its frames in feeding order.
         ledger: what it has cost so far.
-        stage_s: its share of the time of every batch that it was in.
         features_TD: static features.
         embeddings_TE: the gate's vectors.
-        gate_logits_TK: the gate's answer.
+        supplements_TD: dynamic features, zeros where the width is 0; empty before the plan.
+        gate_logits_TK: the gate's answer; empty before DECIDE.
         plan: the widths chosen; None before.
-        supplements_TD: dynamic features, zeros where the width is 0.
-        logits_TL: the answer.
+        logits_TL: the answer; empty before FUSE.
+        stage_s: its share of the time of every batch that it was in.
     """
 
     frames_THWC: UInt8Array
     ledger: Ledger
-    stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
-    features_TD: Float32Array = field(default_factory=_nothing)
-    embeddings_TE: Float32Array = field(default_factory=_nothing)
-    gate_logits_TK: Float32Array = field(default_factory=_nothing)
+    features_TD: Float32Array
+    embeddings_TE: Float32Array
+    supplements_TD: Float32Array
+    gate_logits_TK: Float32Array
+    logits_TL: Float32Array
     plan: WidthPlan | None = None
-    supplements_TD: Float32Array = field(default_factory=_nothing)
-    logits_TL: Float32Array = field(default_factory=_nothing)
+    stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
+
+    @classmethod
+    def begin(cls, frames_THWC: UInt8Array, ledger: Ledger, config: ModelConfig) -> Self:
+        """Return a video of which nothing has been computed yet."""
+        num_frames, nothing = len(frames_THWC), np.empty((0, 0), dtype=np.float32)
+        features_TD = np.empty((num_frames, feature_channels(config.static)), dtype=np.float32)
+        embeddings_TE = np.empty((num_frames, config.gate_features), dtype=np.float32)
+        return cls(frames_THWC, ledger, features_TD, embeddings_TE, nothing, nothing, nothing)
 
     def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
         """Take the plan made of the gate's logits; return the width of every frame.
@@ -75,76 +90,73 @@ class VideoWork:
 
 
 class Execution:
-    """Runs batches on a backend, one at a time, on the calling thread.
+    """Runs batches on a backend, one at a time.
 
     Args:
         backend: of the model.
+        timed: calls it.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, timed: Timed) -> None:
         self._backend = backend
+        self._timed = timed
         self._staging_NHWC: UInt8Array = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
-    def run(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
-        """Compute a batch and store each video's part of it.
+    def run(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        """Compute a batch and store each video's part of it; return the backend's seconds.
 
         Args:
             batch: as the policy made it.
             videos: those of its shares, in their order.
 
         Raises:
-            ValueError: the backend returned another number of rows than it was given.
+            ValueError: the backend returned rows of another number or size than the model's.
             Exception: whatever the backend raises; nothing is stored that a second run would not replace.
         """
         match batch.lane.stage:
             case Stage.LOOK:
-                self._look(batch, videos)
+                return self._look(batch, videos)
             case Stage.DECIDE:
-                self._decide(batch, videos)
+                return self._decide(batch, videos)
             case Stage.FILL:
-                self._fill(batch, videos)
+                return self._fill(batch, videos)
             case Stage.FUSE:
-                self._fuse(batch, videos)
+                return self._fuse(batch, videos)
 
-    def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
-        looked = self._backend.look(self._gather(batch, videos))
-        features_ND = _checked(looked.features_ND, batch)
-        embeddings_NE = _checked(looked.embeddings_NE, batch)
-        start = 0
-        for video, share in zip(videos, batch.shares, strict=True):
-            end = start + len(share.positions)
-            num_frames = len(video.frames_THWC)
-            if not len(video.features_TD):
-                video.features_TD = np.empty((num_frames, features_ND.shape[1]), dtype=np.float32)
-                video.embeddings_TE = np.empty((num_frames, embeddings_NE.shape[1]), dtype=np.float32)
-            video.features_TD[list(share.positions)] = features_ND[start:end]
-            video.embeddings_TE[list(share.positions)] = embeddings_NE[start:end]
-            start = end
+    def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        frames_NHWC = self._gather(batch, videos)
+        looked, seconds = self._timed(lambda: self._backend.look(frames_NHWC))
+        _hand_back(looked.features_ND, batch, [video.features_TD for video in videos])
+        _hand_back(looked.embeddings_NE, batch, [video.embeddings_TE for video in videos])
+        return seconds
 
-    def _decide(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+    def _decide(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         """Decide whole videos from the start. Rounds would pass the state that the last one returned."""
         embeddings_BTE = _padded(np.stack([video.embeddings_TE for video in videos]), batch.size)
-        logits_BTK, _ = self._backend.decide(embeddings_BTE)
-        _checked(logits_BTK, batch)
-        for video, logits_TK in zip(videos, logits_BTK, strict=False):
+        (logits_BTK, _), seconds = self._timed(lambda: self._backend.decide(embeddings_BTE))
+        for video, logits_TK in zip(videos, _checked(logits_BTK, batch), strict=False):
             video.gate_logits_TK = logits_TK
+        return seconds
 
-    def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
-        filled_ND = _checked(self._backend.fill(self._gather(batch, videos), batch.lane.width), batch)
-        start = 0
-        for video, share in zip(videos, batch.shares, strict=True):
-            end = start + len(share.positions)
-            video.supplements_TD[list(share.positions)] = filled_ND[start:end]
-            start = end
+    def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        frames_NHWC, width = self._gather(batch, videos), batch.lane.width
+        filled_ND, seconds = self._timed(lambda: self._backend.fill(frames_NHWC, width))
+        _hand_back(filled_ND, batch, [video.supplements_TD for video in videos])
+        return seconds
 
-    def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> None:
+    def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         features_BTD = _padded(np.stack([video.features_TD for video in videos]), batch.size)
         supplements_BTD = _padded(np.stack([video.supplements_TD for video in videos]), batch.size)
-        z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
-        z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
-        logits_BTL = _checked(self._backend.classify(np.maximum.accumulate(z_BTF, axis=1)), batch)
-        for video, logits_TL in zip(videos, logits_BTL, strict=False):
+
+        def fuse_and_classify() -> Float32Array:
+            z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
+            z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
+            return self._backend.classify(np.maximum.accumulate(z_BTF, axis=1))
+
+        logits_BTL, seconds = self._timed(fuse_and_classify)
+        for video, logits_TL in zip(videos, _checked(logits_BTL, batch), strict=False):
             video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
+        return seconds
 
     def _gather(self, batch: Batch, videos: Sequence[VideoWork]) -> UInt8Array:
         """Return the batch's frames [size, H, W, C]: a view where it is a run of one video's frames.
@@ -166,6 +178,15 @@ class Execution:
             start = end
         self._staging_NHWC[start : batch.size] = 0
         return self._staging_NHWC[: batch.size]
+
+
+def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32Array]) -> None:
+    """Store a batch's rows where they belong in each of its videos."""
+    start = 0
+    for video_TD, share in zip(videos_TD, batch.shares, strict=True):
+        end = start + len(share.positions)
+        video_TD[list(share.positions)] = _checked(rows_ND, batch)[start:end]
+        start = end
 
 
 def _padded(rows_B: Float32Array, size: int) -> Float32Array:

@@ -11,12 +11,22 @@ from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
 from sdcom.engine.composed import Composed, Planner
-from sdcom.engine.costs import Stage
+from sdcom.engine.costs import Lane, Stage
 from sdcom.engine.execution import VideoWork
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.work import PART_TIMED, Work, lane_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
+
+    num_frames: int
+    num_videos: int
+    num_waiting: dict[Lane, int]
+    backlog_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,16 @@ class Flight:
         self.work = Work()
         self._macs = macs
         self._entries: dict[int, Entry] = {}
+
+    def load(self) -> Load:
+        """Return what is in flight now."""
+        policy = self.policy
+        return Load(
+            policy.num_frames_in_flight,
+            policy.num_videos_in_flight,
+            policy.num_waiting(),
+            policy.backlog_s(),
+        )
 
     def admit(self, entry: Entry, now_s: float, deadline: float | None) -> int:
         """Enter a video; return its ticket.
@@ -101,16 +121,16 @@ class Flight:
         return []
 
     def ran(
-        self, batch: Batch, entries: Iterable[Entry], started_s: float, now_s: float
+        self, batch: Batch, entries: Iterable[Entry], seconds: float, now_s: float
     ) -> list[tuple[int, Entry]]:
-        """Enter a batch that ran into the books, and lead its videos on.
+        """Enter a batch that ran for so many seconds into the books, and lead its videos on.
 
         Returns:
             Tickets and videos whose stage it ended: after DECIDE they need a plan, after FUSE an answer, and
             have left.
         """
         self.work.ran(batch, self._macs)
-        part, unit_s = PART_TIMED[batch.lane.stage], (now_s - started_s) / batch.num_units
+        part, unit_s = PART_TIMED[batch.lane.stage], seconds / batch.num_units
         unit_macs = lane_macs(batch.lane, 1, self._macs)
         for share, entry in zip(batch.shares, entries, strict=True):
             num_units = len(share.positions)

@@ -2,8 +2,8 @@
 
 Each video in flight passes through the stages; what waits stands in one queue per lane (a stage, and for the
 dynamic network a width), videos in the order in which they are due. `next_batch` fills a batch from one
-lane with frames of any videos. Whatever drives it, real threads or a simulation, calls from one thread at a
-time; one batch runs at a time, and the device never idles while something waits.
+lane with frames of any videos, whenever the device can take one: it never idles while something waits.
+Whatever drives the policy, real threads or a simulation, calls it from one thread at a time.
 
 Which lane (docs/adr/0007-scheduler.md): the one whose batch turns most of its device time into work, which
 is the fullest where a batch has a fixed cost, weighed against how much earlier another lane's first video is

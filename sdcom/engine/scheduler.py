@@ -13,9 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -25,9 +24,9 @@ from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed, Planner
-from sdcom.engine.costs import CostTable, Lane, Stage
-from sdcom.engine.execution import Execution, VideoWork
-from sdcom.engine.flight import Entry, Flight
+from sdcom.engine.costs import CostTable, Stage
+from sdcom.engine.execution import Answer, Execution, VideoWork
+from sdcom.engine.flight import Entry, Flight, Load
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
@@ -36,18 +35,8 @@ from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
-
-    num_frames: int
-    num_videos: int
-    num_waiting: dict[Lane, int]
-    backlog_s: float
-
-
 class Scheduler:
-    """A backend and the thread that keeps it busy.
+    """A backend and the threads that keep it busy: one calls it, others gather for it and hand back.
 
     Args:
         backend: of the model; called from one thread.
@@ -55,8 +44,11 @@ class Scheduler:
         limits: what may be in flight and in one batch.
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
+        num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
+            2, one is gathered, and another handed back, while the backend computes a third: for a device
+            that would wait for Python.
         initializer: called first on the thread that calls the backend.
-        on_batch: called on that thread after every batch that ran, with it and its seconds.
+        on_batch: called after every batch that ran, with it and the backend's seconds.
 
     Raises:
         ValueError: the model has temporal shift.
@@ -70,6 +62,7 @@ class Scheduler:
         *,
         costs: CostTable | None = None,
         clock: Callable[[], float] = time.monotonic,
+        num_in_hand: int = 1,
         initializer: Callable[[], object] | None = None,
         on_batch: Callable[[Batch, float], object] = lambda _batch, _seconds: None,
     ) -> None:
@@ -80,18 +73,23 @@ class Scheduler:
             raise ValueError(
                 f"a video of {config.clip.num_frames} frames never fits into {limits.max_frames_in_flight=}"
             )
+        self._backend = backend
         self._config = config
         self._macs = model_macs(config)
-        self._execution = Execution(backend)
         self._clock = clock
-        self._initializer = initializer
         self._on_batch = on_batch
-        self._changed = threading.Condition()  # guards everything below
+        self._changed = threading.Condition()  # guards everything in flight
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
         self._line: deque[object] = deque()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
-        self._thread.start()
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._ready = self._device.submit(initializer or (lambda: None))
+        self._workers = [
+            threading.Thread(target=self._run, name=f"scheduler-{number}", daemon=True)
+            for number in range(num_in_hand)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +105,7 @@ class Scheduler:
         Args:
             frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
                 changed before the future is done.
-            planner: turns the gate's logits into widths; called on the thread that calls the backend.
+            planner: turns the gate's logits into widths; called on the scheduler's threads.
             deadline: value of the clock after which the answer is not wanted; None is never.
 
         Returns:
@@ -152,13 +150,7 @@ class Scheduler:
     def load(self) -> Load:
         """Return what is in flight now."""
         with self._changed:
-            policy = self._flight.policy
-            return Load(
-                policy.num_frames_in_flight,
-                policy.num_videos_in_flight,
-                policy.num_waiting(),
-                policy.backlog_s(),
-            )
+            return self._flight.load()
 
     def work(self) -> Work:
         """Return what has been executed so far."""
@@ -168,8 +160,11 @@ class Scheduler:
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
         self._end(lambda: OverloadedError("the scheduler is closed", retry_after_s=1.0))
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if threading.current_thread() in self._workers:  # a future's callback: it cannot wait for itself
+            return
+        for worker in self._workers:
+            worker.join()
+        self._device.shutdown()
 
     # --- entering ---
 
@@ -188,7 +183,7 @@ class Scheduler:
         if self._closed:
             raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
         ledger = Ledger(baseline_macs=self._macs.baseline(len(frames_THWC)))
-        entry = Entry(VideoWork(frames_THWC, ledger), planner, Future())
+        entry = Entry(VideoWork.begin(frames_THWC, ledger, self._config), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
         entry.future.add_done_callback(partial(self._on_done, ticket))
         self._changed.notify_all()
@@ -225,18 +220,28 @@ class Scheduler:
         for entry in left:
             entry.fail(error())
 
-    # --- the thread ---
+    # --- the threads ---
 
     def _run(self) -> None:
+        execution = Execution(self._backend, self._timed)
         try:
-            if self._initializer is not None:
-                self._initializer()
+            self._ready.result()
             while (step := self._next()) is not None:
-                self._execute(*step)
+                self._execute(execution, *step)
         except BaseException as exc:
             broken = exc
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
             raise
+
+    def _timed(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
+        """Run work on the thread that calls the backend."""
+
+        def timed() -> tuple[Answer, float]:
+            started_s = self._clock()
+            answer = work()
+            return answer, self._clock() - started_s
+
+        return self._device.submit(timed).result()
 
     def _next(self) -> tuple[Batch, list[Entry]] | None:
         """Wait for work; return the next batch and the videos of its shares, or None at the end."""
@@ -256,10 +261,9 @@ class Scheduler:
             if step:
                 return step
 
-    def _execute(self, batch: Batch, entries: list[Entry]) -> None:
-        started_s = self._clock()
+    def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
         try:
-            self._execution.run(batch, [entry.work for entry in entries])
+            seconds = execution.run(batch, [entry.work for entry in entries])
         except Exception as exc:  # whatever it is, it is this batch's
             with self._changed:
                 left = self._flight.failed(batch, exc)
@@ -267,11 +271,10 @@ class Scheduler:
             for entry in left:
                 entry.fail(exc)
             return
-        ended_s = self._clock()
         with self._changed:
-            done = self._flight.ran(batch, entries, started_s, ended_s)
+            done = self._flight.ran(batch, entries, seconds, self._clock())
             self._changed.notify_all()
-        self._on_batch(batch, ended_s - started_s)
+        self._on_batch(batch, seconds)
         for ticket, entry in done:
             if batch.lane.stage is Stage.DECIDE:
                 self._plan(ticket, entry)
@@ -290,3 +293,4 @@ class Scheduler:
             return
         with self._changed:
             self._flight.policy.plan(ticket, widths)
+            self._changed.notify_all()

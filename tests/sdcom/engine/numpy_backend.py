@@ -38,12 +38,13 @@ class NumpyBackend:
         def matrix(*shape: int) -> Float32Array:
             return random.normal(size=shape).astype(np.float32) / np.float32(np.sqrt(shape[-2]))
 
+        num_static = feature_channels(CONFIG.static)
         self._num_dynamic = feature_channels(CONFIG.dynamic)
-        self._static_PD = matrix(_NUM_PIXELS, 20)
+        self._static_PD = matrix(_NUM_PIXELS, num_static)
         self._embed_PE = matrix(_NUM_PIXELS, CONFIG.gate_features)
         self._gate_EK = 8 * matrix(CONFIG.gate_features, CONFIG.num_widths)
         self._dynamic_PD = matrix(_NUM_PIXELS, self._num_dynamic)
-        self._fuse_DF = matrix(20 + self._num_dynamic, CONFIG.fusion_features)
+        self._fuse_DF = matrix(num_static + self._num_dynamic, CONFIG.fusion_features)
         self._classify_TFL = matrix(T, CONFIG.fusion_features, CONFIG.num_labels)
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from sdcom.budget import WidthPlan
 from sdcom.engine.backend import Float32Array, UInt8Array
 from sdcom.engine.composed import Composed, Planner
-from sdcom.engine.costs import MACHINES, Stage
+from sdcom.engine.costs import MACHINES, Lane, Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.limits import Limits
 from sdcom.engine.queues import Batch
@@ -92,13 +93,15 @@ def assert_same(composed: Composed, expected: Composed) -> None:
         buckets=st.sampled_from([(), (4, 8), (16,)]),
     ),
     st.sampled_from(["cpu", "h200"]),
+    st.integers(1, 3),
 )
 def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_in_the_books(
-    videos: list[tuple[int, float]], limits: Limits, machine: str
+    videos: list[tuple[int, float]], limits: Limits, machine: str, num_in_hand: int
 ) -> None:
     clips = [frames(seed, num_frames) for seed, (num_frames, _) in enumerate(videos)]
     planners = [at_price(lam) for _, lam in videos]
-    with Scheduler(BACKEND, CONFIG, limits, costs=MACHINES[machine]) as scheduler:
+    costs = MACHINES[machine]
+    with Scheduler(BACKEND, CONFIG, limits, costs=costs, num_in_hand=num_in_hand) as scheduler:
         futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
         answers = [future.result(WAIT_S) for future in futures]
         work = scheduler.work()
@@ -149,6 +152,34 @@ def test_every_batch_that_ran_is_told_of() -> None:
     assert Counter(batch.lane.stage for batch, _ in batches) == work.num_batches
     assert [batch.num_units for batch, _ in batches] == [T, 1, 2, 1]
     assert all(seconds > 0 for _, seconds in batches)
+
+
+def test_the_backend_is_called_from_one_thread_however_many_batches_are_in_hand() -> None:
+    threads: set[int] = set()
+
+    def before(*_: object) -> None:
+        threads.add(threading.get_ident())
+
+    initializer = partial(before, None)
+    with Scheduler(Watched(BACKEND, before), CONFIG, num_in_hand=3, initializer=initializer) as scheduler:
+        wait([scheduler.submit(frames(seed), at_price(0)) for seed in range(30)], WAIT_S)
+    assert len(threads) == 1
+
+
+def test_while_the_device_computes_another_batch_is_made_ready() -> None:
+    """The second batch is chosen while the first is stopped on the device: its frames wait in no lane."""
+    turnstile = Turnstile(0)
+    limits = Limits(max_batch_frames=T)
+    with Scheduler(Watched(BACKEND, turnstile), CONFIG, limits, num_in_hand=2) as scheduler:
+        futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(3)]
+        turnstile.wait_until_stopped()
+        give_up_at = time.monotonic() + WAIT_S
+        while scheduler.load().num_waiting != {Lane(Stage.LOOK): T}:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.001)
+        turnstile.let_go()
+        for seed, future in enumerate(futures):
+            assert_same(future.result(WAIT_S), alone(frames(seed), at_price(0)))
 
 
 # --- leaving ---

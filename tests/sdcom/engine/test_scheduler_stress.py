@@ -41,12 +41,16 @@ class Trouble:
             raise MemoryError
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_in_any_turmoil_every_future_ends_the_books_balance_and_answers_are_right(seed: int) -> None:
+@pytest.mark.parametrize("num_in_hand", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_any_turmoil_every_future_ends_the_books_balance_and_answers_are_right(
+    seed: int, num_in_hand: int
+) -> None:
     trouble, random = Trouble(seed), Random(seed)
     clips = [frames(i % 20, random.randint(1, T)) for i in range(NUM_VIDEOS)]
     watched = Watched(NumpyBackend(), trouble)
-    with Scheduler(watched, CONFIG, LIMITS, costs=MACHINES["h200"]) as scheduler:
+    costs = MACHINES["h200"]
+    with Scheduler(watched, CONFIG, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
 
         def submit(index: int) -> None:
             planner, deadline = at_price(index % 3), None if index % 10 else 0.0
