@@ -144,6 +144,21 @@ def test_rows_that_fill_a_bucket_are_counted_as_padding_and_belong_to_no_video()
     )
 
 
+def test_padding_is_black_and_never_another_videos_frames() -> None:
+    batches: list[Float32Array | UInt8Array] = []
+
+    def before(stage: Stage, rows: Float32Array | UInt8Array) -> None:
+        if stage is Stage.LOOK:
+            batches.append(rows.copy())
+
+    with Scheduler(Watched(BACKEND, before), CONFIG, Limits(buckets=(16,))) as scheduler:
+        scheduler.submit(frames(0, 6), at_price(0)).result(WAIT_S)
+        scheduler.submit(frames(1, 2), at_price(0)).result(WAIT_S)
+    for rows, seed, num_frames in zip(batches, (0, 1), (6, 2), strict=True):
+        np.testing.assert_array_equal(rows[:num_frames], frames(seed, num_frames))
+        assert not rows[num_frames:].any()
+
+
 def test_every_batch_that_ran_is_told_of() -> None:
     batches: list[tuple[Batch, float]] = []
     with Scheduler(BACKEND, CONFIG, on_batch=lambda *told: batches.append(told)) as scheduler:
