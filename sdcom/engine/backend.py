@@ -29,7 +29,10 @@ class Looked:
 
 
 class Backend(Protocol):
-    """Runs the parts of one model on arrays; one call at a time. uint8 frames in, float32 out."""
+    """Runs the parts of one model on arrays; one call at a time. uint8 frames in, float32 out.
+
+    Arrays given are not kept after the call: they are overwritten. Arrays returned are the caller's to keep.
+    """
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on cropped RGB frames."""

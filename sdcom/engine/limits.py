@@ -69,8 +69,8 @@ class BatchSizes:
         return next((size for size in self._limits.buckets if num_units <= size <= most), num_units)
 
     def shrink(self, lane: Lane, size: int) -> None:
-        """Remember that a batch of this size did not fit: half of it is the most from now on."""
-        self._fitting[lane[:2]] = max(1, size // 2)
+        """Remember that a batch of this size did not fit: at most half of it from now on."""
+        self._fitting[lane[:2]] = min(self.most(lane), max(1, size // 2))
         self._most.clear()
         self._ideal_s.clear()
 

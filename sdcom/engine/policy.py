@@ -208,7 +208,7 @@ class Policy:
                     self._apart.add(share.ticket)
 
     def shrink(self, batch: Batch) -> None:
-        """Remember that a batch did not fit into memory: half its size is the most from now on."""
+        """Remember that a batch did not fit into memory: at most half its size from now on."""
         self._sizes.shrink(batch.lane, batch.size)
 
     def _preference(self, lane: Lane) -> tuple[bool, float, Stage]:

@@ -1,8 +1,9 @@
 """Continuous batching: the frames of every video in flight share batches, by stage and by width.
 
-`Scheduler.submit` takes a video and returns a future; one thread runs the batches that the policy
-(`sdcom/engine/policy.py`) picks, and is the only one that calls the backend and the planners. A video is
-computed as the reference computes it, and its ledger says the same.
+`Scheduler.submit` takes a video and returns a future. Workers take the batches that the policy
+(`sdcom/engine/policy.py`) picks, gather them, have them computed on the one thread that calls the backend,
+and hand back what comes of them. A video is computed as the reference computes it, and its ledger says the
+same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
 culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
@@ -48,10 +49,11 @@ class Scheduler:
             2, one is gathered, and another handed back, while the backend computes a third: for a device
             that would wait for Python.
         initializer: called first on the thread that calls the backend.
-        on_batch: called after every batch that ran, with it and the backend's seconds.
+        on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 
     Raises:
-        ValueError: the model has temporal shift.
+        ValueError: the model has temporal shift, a video of it never fits into the limits, or no batch may be
+            in hand.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Scheduler:
             raise ValueError(
                 f"a video of {config.clip.num_frames} frames never fits into {limits.max_frames_in_flight=}"
             )
+        if num_in_hand < 1:
+            raise ValueError(f"at least one batch must be in hand, got {num_in_hand=}")
         self._backend = backend
         self._config = config
         self._macs = model_macs(config)

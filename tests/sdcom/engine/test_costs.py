@@ -58,6 +58,16 @@ def test_a_little_over_a_bucket_is_not_padded_to_the_next_where_rows_cost_time()
     assert best == {("cpu", 17): 16, ("cpu", 31): 16, ("h200", 17): 16, ("h200", 31): 31}
 
 
+def test_a_larger_batch_that_fails_later_does_not_raise_the_limit_again() -> None:
+    sizes = BatchSizes(Limits(max_batch_frames=32), MACHINES["h200"])
+    most = []
+    for size in (32, 16, 32, 8, 1):
+        sizes.shrink(LOOK, size)
+        most.append(sizes.most(LOOK))
+    assert most == [16, 8, 8, 4, 1]
+    assert sizes.most(Lane(Stage.FILL, 0.25)) == 32
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

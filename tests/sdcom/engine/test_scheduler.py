@@ -487,6 +487,8 @@ def test_a_model_with_temporal_shift_is_refused() -> None:
         Scheduler(BACKEND, config)
 
 
-def test_limits_into_which_no_video_fits_are_refused() -> None:
+def test_what_could_never_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="in hand"):
+        Scheduler(BACKEND, CONFIG, num_in_hand=0)
     with pytest.raises(ValueError, match="never fits"):
         Scheduler(BACKEND, CONFIG, Limits(max_frames_in_flight=T - 1))
