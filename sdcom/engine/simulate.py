@@ -6,11 +6,13 @@ The decisions are the service's own code (`sdcom/engine/policy.py`); only the de
 table. Decoding, copies and Python's own time are not in it, so read it as the scheduler's share of the truth.
 """
 
+import json
 import math
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +21,7 @@ from sdcom.engine.costs import MACHINES, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
-from sdcom.engine.traces import Arrival, poisson_trace
+from sdcom.engine.traces import Arrival, poisson_trace, read_trace
 
 
 @dataclass(slots=True)
@@ -163,19 +165,19 @@ MIX: Mapping[float, float] = {0.0: 0.55, 0.25: 0.25, 0.5: 0.1, 0.75: 0.05, 1.0: 
 
 
 def simulate_loads(
-    machine: str, loads: Sequence[float], *, num_videos: int, deadline_s: float, seed: int
-) -> dict[float, Report]:
-    """Return what becomes of random arrivals at each load.
+    limits: Limits, costs: CostTable, loads: Sequence[float], *, num_videos: int, deadline_s: float, seed: int
+) -> dict[str, Report]:
+    """Return what becomes of random arrivals at each load, by its name.
 
     Args:
-        machine: one of `MACHINES`.
+        limits: the scheduler's.
+        costs: the machine's.
         loads: rates of arrival over the perfectly batched throughput; infinite is an archive: all at once,
             held back while there is no room.
         num_videos: of each trace.
         deadline_s: of each video.
         seed: of the traces.
     """
-    limits, costs = LIMITS[machine], MACHINES[machine]
     sizes, sample = BatchSizes(limits, costs), poisson_trace(num_videos, videos_per_s=math.inf, mix=MIX)
     mean_s = sum(perfect_video_s(video.widths, sizes) for video in sample) / len(sample)
     reports = {}
@@ -184,12 +186,12 @@ def simulate_loads(
             num_videos, videos_per_s=load / mean_s, mix=MIX, deadline_s=deadline_s, seed=seed
         )
         max_outside = math.inf if math.isinf(load) else 0
-        reports[load] = simulate(trace, limits, costs, max_outside=max_outside)
+        reports[f"{load:g}"] = simulate(trace, limits, costs, max_outside=max_outside)
     return reports
 
 
-def report_table(title: str, reports: Mapping[float, Report]) -> Table:
-    """Return a table with a row for each load."""
+def report_table(title: str, reports: Mapping[str, Report]) -> Table:
+    """Return a table with a row for each trace, by its name."""
     columns = (
         "load",
         "videos/s",
@@ -202,12 +204,12 @@ def report_table(title: str, reports: Mapping[float, Report]) -> Table:
         "expired",
     )
     table = Table(*columns, title=title, box=None)
-    for load, report in reports.items():
+    for name, report in reports.items():
         look_and_fill = (Stage.LOOK, Stage.FILL)
         num_frames = sum(report.num_units[stage] for stage in look_and_fill)
         num_batches = sum(report.num_batches[stage] for stage in look_and_fill)
         table.add_row(
-            f"{load:g}",
+            name,
             f"{report.videos_per_s:.1f}",
             f"{report.of_perfect:.1%}",
             f"{report.latency_s(0.5) * 1e3:.0f}",
@@ -221,9 +223,10 @@ def report_table(title: str, reports: Mapping[float, Report]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what random arrivals at several loads come to on a known machine."""
+    """Print what random arrivals at several loads, or a recorded trace, come to on a machine."""
     parser = ArgumentParser(description=main.__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--machine", choices=sorted(MACHINES), default="cpu", help="whose costs")
+    parser.add_argument("--machine", choices=sorted(MACHINES), default="cpu", help="whose costs and limits")
+    parser.add_argument("--costs", type=Path, help="measured costs instead: JSON, as CostTable.to_rows")
     parser.add_argument(
         "--loads",
         type=float,
@@ -231,18 +234,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[0.5, 0.8, 0.95, 1.5, math.inf],
         help="shares of the perfectly batched throughput; inf is an archive",
     )
-    parser.add_argument("--videos", type=int, default=2000, help="videos of each trace")
-    parser.add_argument("--deadline-ms", type=float, default=math.inf, help="of each video")
-    parser.add_argument("--seed", type=int, default=0, help="of the traces")
+    parser.add_argument("--trace", type=Path, help="recorded arrivals instead: JSON lines, as read_trace")
+    parser.add_argument("--videos", type=int, default=2000, help="videos of each random trace")
+    parser.add_argument("--deadline-ms", type=float, default=math.inf, help="of each random video")
+    parser.add_argument("--seed", type=int, default=0, help="of the random traces")
     given = parser.parse_args(arguments)
-    reports = simulate_loads(
-        given.machine,
-        given.loads,
-        num_videos=given.videos,
-        deadline_s=given.deadline_ms / 1e3,
-        seed=given.seed,
-    )
-    Console().print(report_table(f"{given.machine}, simulated", reports))
+    limits, costs = LIMITS[given.machine], MACHINES[given.machine]
+    if given.costs is not None:
+        costs = CostTable.from_rows(json.loads(given.costs.read_text(encoding="utf-8")))
+    if given.trace is not None:
+        reports = {"trace": simulate(read_trace(given.trace), limits, costs)}
+    else:
+        reports = simulate_loads(
+            limits,
+            costs,
+            given.loads,
+            num_videos=given.videos,
+            deadline_s=given.deadline_ms / 1e3,
+            seed=given.seed,
+        )
+    Console().print(report_table(f"{given.costs or given.machine}, simulated", reports))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,15 @@ from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.simulate import LIMITS, MIX, Report, main, perfect_video_s, simulate, simulate_loads
 from sdcom.engine.traces import Arrival, poisson_trace, read_trace
 
+
+def _at_load(machine: str, load: float, *, num_videos: int, deadline_s: float = math.inf) -> Report:
+    limits, costs = LIMITS[machine], MACHINES[machine]
+    (report,) = simulate_loads(
+        limits, costs, [load], num_videos=num_videos, deadline_s=deadline_s, seed=1
+    ).values()
+    return report
+
+
 machines = pytest.mark.parametrize("machine", sorted(MACHINES))
 
 
@@ -21,7 +30,7 @@ machines = pytest.mark.parametrize("machine", sorted(MACHINES))
 def test_at_saturation_the_scheduler_reaches_95_percent_of_perfectly_batched(
     machine: str, load: float
 ) -> None:
-    report = simulate_loads(machine, [load], num_videos=2000, deadline_s=math.inf, seed=1)[load]
+    report = _at_load(machine, load, num_videos=2000)
     assert report.of_perfect >= 0.95
     assert report.max_in_flight <= LIMITS[machine].max_frames_in_flight
 
@@ -39,7 +48,7 @@ def test_so_it_does_whatever_widths_the_gate_chooses(machine: str, mix: dict[flo
 
 @machines
 def test_under_a_light_load_a_video_is_hardly_delayed_by_others(machine: str) -> None:
-    report = simulate_loads(machine, [0.01], num_videos=200, deadline_s=math.inf, seed=1)[0.01]
+    report = _at_load(machine, 0.01, num_videos=200)
     (alone,) = simulate(
         [Arrival(0.0, (0.25, 0.5, 0.75, 1.0) * 4)], LIMITS[machine], MACHINES[machine]
     ).latencies_s
@@ -53,7 +62,7 @@ def test_overload_with_deadlines_does_not_waste_the_device_on_answers_that_come_
 ) -> None:
     """Earliest deadline first alone would begin every video at the last moment and answer next to none."""
     deadline_s = 30 * simulate([Arrival(0.0, (0.25,) * 16)], LIMITS[machine], MACHINES[machine]).span_s
-    report = simulate_loads(machine, [load], num_videos=6000, deadline_s=deadline_s, seed=1)[load]
+    report = _at_load(machine, load, num_videos=6000, deadline_s=deadline_s)
     assert report.num_expired + report.num_refused > 500
     assert report.of_perfect >= 0.75
     assert report.latency_s(1) <= 1.1 * deadline_s
@@ -82,9 +91,7 @@ def test_every_arrival_is_answered_refused_or_expired_and_perfect_is_never_passe
 
 
 def test_the_same_trace_gives_the_same_report() -> None:
-    first, again = (
-        simulate_loads("h200", [0.9], num_videos=300, deadline_s=0.1, seed=3)[0.9] for _ in range(2)
-    )
+    first, again = (_at_load("h200", 0.9, num_videos=300, deadline_s=0.1) for _ in range(2))
     assert first == again
 
 
@@ -130,3 +137,14 @@ def test_the_command_prints_a_row_for_each_load(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out.splitlines()
     assert "of perfect" in printed[1]
     assert [line.split()[0] for line in printed[2:]] == ["0.5", "inf"]
+
+
+def test_the_command_replays_a_trace_with_measured_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, costs = tmp_path / "day.jsonl", tmp_path / "costs.json"
+    trace.write_text("".join(f'{{"at_s": {i}, "widths": [0, 0.25]}}\n' for i in range(5)))
+    costs.write_text(json.dumps([{"stage": "look", "width": 0, "fixed_ms": 100, "frame_ms": 50}]))
+    main(["--trace", str(trace), "--costs", str(costs)])
+    name, _, _, p50_ms, *_ = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, p50_ms) == ("trace", "200")
