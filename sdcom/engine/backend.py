@@ -40,19 +40,11 @@ class StreamFiller(Protocol):
         """Return the features [Dd] of the stream's next frame, zeros at width 0."""
 
 
-class Backend(Protocol):
-    """Runs the parts of one model. Not thread-safe: one call at a time."""
+class Parts(Protocol):
+    """Computes the parts of one model, one call at a time.
 
-    @property
-    def info(self) -> ModelInfo:
-        """The model."""
-
-    @property
-    def provider(self) -> Provider:
-        """What really computes, as found after loading."""
-
-    def prepare_thread(self) -> None:
-        """Make the calling thread fit for calls; once, before its first one."""
+    Arrays given are not kept after the call: they are overwritten. Arrays returned are the caller's to keep.
+    """
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
@@ -70,6 +62,30 @@ class Backend(Protocol):
             Width logits [B, T, K], and the state after the last frame.
         """
 
+    def fill(self, frames_NHWC: UInt8Array, width: float) -> Float32Array:
+        """Run the dynamic network on RGB crops, at a width above 0; return features [N, Dd], zero-padded."""
+
+    def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
+        """Return each frame's fused features z [N, F], at least 0."""
+
+    def classify(self, maxima_BTF: Float32Array) -> Float32Array:
+        """Return the logits [B, T, L] after each of the first T frames, from running maxima of z."""
+
+
+class Backend(Parts, Protocol):
+    """Parts of a model that is known, streams and temporal shift included."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+
+    @property
+    def provider(self) -> Provider:
+        """What really computes, as found after loading."""
+
+    def prepare_thread(self) -> None:
+        """Make the calling thread fit for calls; once, before its first one."""
+
     def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
         """Run the dynamic network.
 
@@ -82,9 +98,6 @@ class Backend(Protocol):
         Returns:
             Features [N, Dd], zero-padded.
         """
-
-    def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
-        """Return each frame's fused features z [N, F], at least 0."""
 
     def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
         """Return the logits after each frame.

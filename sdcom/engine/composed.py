@@ -24,7 +24,7 @@ class Composed:
             clip has frames where a confident prediction ended it early.
         plan: the widths that were run.
         ledger: what that cost.
-        stage_s: wall-clock seconds of each part.
+        stage_s: wall-clock seconds of each part; of a batch with others, the video's share.
     """
 
     logits_TL: npt.NDArray[np.float32]

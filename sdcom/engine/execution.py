@@ -1,0 +1,204 @@
+"""A batch of many videos' frames on a backend: gathered, padded, computed, and handed back to each video.
+
+Shapes: B videos, T frames of each in feeding order, N frames of any videos, H W pixels, C channels, D
+features, K widths, L labels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.architecture import feature_channels
+from sdcom.budget import WidthPlan
+from sdcom.config import ModelConfig
+from sdcom.engine.backend import Float32Array, Parts, UInt8Array
+from sdcom.engine.composed import Composed
+from sdcom.engine.costs import Stage
+from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.queues import Batch
+
+Answer = TypeVar("Answer")
+
+
+class Timed(Protocol):
+    """Calls the backend, wherever that has to happen."""
+
+    def __call__(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
+        """Return what `work` returns, and the seconds that it took."""
+        ...
+
+
+@dataclass(slots=True)
+class VideoWork:
+    """What is known of one video in flight; frames are stored as they come, in batches side by side.
+
+    Attributes:
+        frames_THWC: its frames in feeding order.
+        ledger: what it has cost so far.
+        features_TD: static features.
+        embeddings_TE: the gate's vectors.
+        supplements_TD: dynamic features, zeros where the width is 0; empty before the plan.
+        gate_logits_TK: the gate's answer; empty before DECIDE.
+        plan: the widths chosen; None before.
+        logits_TL: the answer; empty before FUSE.
+        stage_s: its share of the time of every batch that it was in.
+    """
+
+    frames_THWC: UInt8Array
+    ledger: Ledger
+    features_TD: Float32Array
+    embeddings_TE: Float32Array
+    supplements_TD: Float32Array
+    gate_logits_TK: Float32Array
+    logits_TL: Float32Array
+    plan: WidthPlan | None = None
+    stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
+
+    @classmethod
+    def begin(cls, frames_THWC: UInt8Array, ledger: Ledger, config: ModelConfig) -> Self:
+        """Return a video of which nothing has been computed yet."""
+        num_frames, nothing = len(frames_THWC), np.empty((0, 0), dtype=np.float32)
+        features_TD = np.empty((num_frames, feature_channels(config.static)), dtype=np.float32)
+        embeddings_TE = np.empty((num_frames, config.gate_features), dtype=np.float32)
+        return cls(frames_THWC, ledger, features_TD, embeddings_TE, nothing, nothing, nothing)
+
+    def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
+        """Take the plan made of the gate's logits; return the width of every frame.
+
+        Raises:
+            ValueError: the plan does not fit the video or the model.
+        """
+        num_frames, widths = len(self.frames_THWC), config.widths
+        if len(plan.choices) != num_frames or not set(plan.choices) <= set(range(len(widths))):
+            raise ValueError(
+                f"a plan needs {num_frames} choices out of {len(widths)} widths, got {plan.choices}"
+            )
+        chosen = [widths[choice] for choice in plan.choices]
+        self.plan = plan
+        self.supplements_TD = np.zeros((num_frames, feature_channels(config.dynamic)), dtype=np.float32)
+        self.ledger.lam = plan.lam
+        self.ledger.width_counts.update(chosen)
+        return chosen
+
+    def composed(self) -> Composed:
+        """Return the answer, once all stages ran."""
+        assert self.plan is not None
+        return Composed(self.logits_TL, self.plan, self.ledger, self.stage_s)
+
+
+class Execution:
+    """Runs batches on a backend, one at a time.
+
+    Args:
+        backend: of the model.
+        timed: calls it.
+    """
+
+    def __init__(self, backend: Parts, timed: Timed) -> None:
+        self._backend = backend
+        self._timed = timed
+        self._staging_NHWC: UInt8Array = np.empty((0, 0, 0, 0), dtype=np.uint8)
+
+    def run(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        """Compute a batch and store each video's part of it; return the backend's seconds.
+
+        Args:
+            batch: as the policy made it.
+            videos: those of its shares, in their order.
+
+        Raises:
+            ValueError: the backend returned rows of another number or size than the model's.
+            Exception: whatever the backend raises; nothing is stored that a second run would not replace.
+        """
+        match batch.lane.stage:
+            case Stage.LOOK:
+                return self._look(batch, videos)
+            case Stage.DECIDE:
+                return self._decide(batch, videos)
+            case Stage.FILL:
+                return self._fill(batch, videos)
+            case Stage.FUSE:
+                return self._fuse(batch, videos)
+
+    def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        frames_NHWC = self._gather(batch, videos)
+        looked, seconds = self._timed(lambda: self._backend.look(frames_NHWC))
+        _hand_back(looked.features_ND, batch, [video.features_TD for video in videos])
+        _hand_back(looked.embeddings_NE, batch, [video.embeddings_TE for video in videos])
+        return seconds
+
+    def _decide(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        """Decide whole videos from the start. Rounds would pass the state that the last one returned."""
+        embeddings_BTE = _padded(np.stack([video.embeddings_TE for video in videos]), batch.size)
+        (logits_BTK, _), seconds = self._timed(lambda: self._backend.decide(embeddings_BTE))
+        for video, logits_TK in zip(videos, _checked(logits_BTK, batch), strict=False):
+            video.gate_logits_TK = logits_TK
+        return seconds
+
+    def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        frames_NHWC, width = self._gather(batch, videos), batch.lane.width
+        filled_ND, seconds = self._timed(lambda: self._backend.fill(frames_NHWC, width))
+        _hand_back(filled_ND, batch, [video.supplements_TD for video in videos])
+        return seconds
+
+    def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
+        features_BTD = _padded(np.stack([video.features_TD for video in videos]), batch.size)
+        supplements_BTD = _padded(np.stack([video.supplements_TD for video in videos]), batch.size)
+
+        def fuse_and_classify() -> Float32Array:
+            z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
+            z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
+            return self._backend.classify(np.maximum.accumulate(z_BTF, axis=1))
+
+        logits_BTL, seconds = self._timed(fuse_and_classify)
+        for video, logits_TL in zip(videos, _checked(logits_BTL, batch), strict=False):
+            video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
+        return seconds
+
+    def _gather(self, batch: Batch, videos: Sequence[VideoWork]) -> UInt8Array:
+        """Return the batch's frames [size, H, W, C]: a view where it is a run of one video's frames.
+
+        Copies go into an array that the next batch uses again: fresh memory costs more than the copy.
+        """
+        first = batch.shares[0].positions
+        is_run = len(batch.shares) == 1 and first[-1] - first[0] + 1 == len(first) == batch.size
+        if is_run:
+            return videos[0].frames_THWC[first[0] : first[-1] + 1]
+        frame_shape = videos[0].frames_THWC.shape[1:]
+        if len(self._staging_NHWC) < batch.size or self._staging_NHWC.shape[1:] != frame_shape:
+            self._staging_NHWC = np.empty((batch.size, *frame_shape), dtype=np.uint8)
+        start = 0
+        for video, share in zip(videos, batch.shares, strict=True):
+            end = start + len(share.positions)
+            rows_NHWC = self._staging_NHWC[start:end]
+            np.take(video.frames_THWC, share.positions, axis=0, out=rows_NHWC, mode="clip")
+            start = end
+        self._staging_NHWC[start : batch.size] = 0
+        return self._staging_NHWC[: batch.size]
+
+
+def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32Array]) -> None:
+    """Store a batch's rows where they belong in each of its videos."""
+    start = 0
+    for video_TD, share in zip(videos_TD, batch.shares, strict=True):
+        end = start + len(share.positions)
+        video_TD[list(share.positions)] = _checked(rows_ND, batch)[start:end]
+        start = end
+
+
+def _padded(rows_B: Float32Array, size: int) -> Float32Array:
+    missing = size - len(rows_B)
+    return np.pad(rows_B, ((0, missing), (0, 0), (0, 0))) if missing else rows_B
+
+
+def _flat(rows_BTD: Float32Array) -> Float32Array:
+    return rows_BTD.reshape(-1, rows_BTD.shape[-1])
+
+
+def _checked(rows: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.float32]:
+    if len(rows) != batch.size:
+        raise ValueError(f"the backend answered {len(rows)} rows of {batch.size} in {batch.lane}")
+    return rows

@@ -1,0 +1,144 @@
+"""The books of the videos in flight: the policy's tickets, each video's arrays and future, and all work done.
+
+One caller at a time; the scheduler holds its lock around every call. Whoever takes a video out of here, and
+nobody else, ends its future, after the lock is free: futures call back.
+"""
+
+import math
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from sdcom.cost import ModelMacs
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.costs import Lane, Stage
+from sdcom.engine.execution import VideoWork
+from sdcom.engine.memory import ran_out_of_memory
+from sdcom.engine.policy import Policy
+from sdcom.engine.queues import Batch
+from sdcom.engine.work import PART_TIMED, Work, lane_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
+
+    num_frames: int
+    num_videos: int
+    num_waiting: dict[Lane, int]
+    backlog_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A video in flight, whose answer its future is."""
+
+    work: VideoWork
+    planner: Planner
+    future: Future[Composed]
+
+    def answer(self) -> None:
+        """End with what was computed, unless it was cancelled."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(self.work.composed())
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it was cancelled."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+class Flight:
+    """All videos in flight.
+
+    Args:
+        policy: decides; all of its videos are entered here.
+        macs: of the model.
+    """
+
+    def __init__(self, policy: Policy, macs: ModelMacs) -> None:
+        self.policy = policy
+        self.work = Work()
+        self._macs = macs
+        self._entries: dict[int, Entry] = {}
+
+    def load(self) -> Load:
+        """Return what is in flight now."""
+        policy = self.policy
+        return Load(
+            policy.num_frames_in_flight,
+            policy.num_videos_in_flight,
+            policy.num_waiting(),
+            policy.backlog_s(),
+        )
+
+    def admit(self, entry: Entry, now_s: float, deadline: float | None) -> int:
+        """Enter a video; return its ticket.
+
+        Raises:
+            OverloadedError: there is no room now.
+        """
+        deadline_s = math.inf if deadline is None else deadline
+        ticket = self.policy.admit(len(entry.work.frames_THWC), now_s, deadline_s)
+        self._entries[ticket] = entry
+        return ticket
+
+    def abandon(self, tickets: Iterable[int]) -> list[Entry]:
+        """Take out videos that will not be answered; return those that were here."""
+        left = []
+        for ticket in tickets:
+            self.policy.drop(ticket)
+            if entry := self._entries.pop(ticket, None):
+                self.work.abandoned_macs.update(entry.work.ledger.macs)
+                left.append(entry)
+        return left
+
+    def abandon_all(self) -> list[Entry]:
+        """Take out every video."""
+        return self.abandon(list(self._entries))
+
+    def expire(self, now_s: float) -> list[Entry]:
+        """Take out the videos whose deadline has passed."""
+        return self.abandon(self.policy.expire(now_s))
+
+    def next_batch(self, now_s: float) -> tuple[Batch, list[Entry]] | None:
+        """Return the batch to run, and the videos of its shares; None if nothing waits."""
+        batch = self.policy.next_batch(now_s)
+        if batch is None:
+            return None
+        return batch, [self._entries[share.ticket] for share in batch.shares]
+
+    def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
+        """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""
+        self.work.failed(batch, self._macs)
+        if ran_out_of_memory(exc) and batch.size > 1:
+            self.policy.shrink(batch)
+            self.policy.put_back(batch, apart=False)
+        elif len(batch.shares) > 1:
+            self.policy.put_back(batch, apart=True)
+        else:
+            return self.abandon([batch.shares[0].ticket])
+        return []
+
+    def ran(
+        self, batch: Batch, entries: Iterable[Entry], seconds: float, now_s: float
+    ) -> list[tuple[int, Entry]]:
+        """Enter a batch that ran for so many seconds into the books, and lead its videos on.
+
+        Returns:
+            Tickets and videos whose stage it ended: after DECIDE they need a plan, after FUSE an answer, and
+            have left.
+        """
+        self.work.ran(batch, self._macs)
+        part, unit_s = PART_TIMED[batch.lane.stage], seconds / batch.num_units
+        unit_macs = lane_macs(batch.lane, 1, self._macs)
+        for share, entry in zip(batch.shares, entries, strict=True):
+            num_units = len(share.positions)
+            is_here = share.ticket in self._entries  # or it left meanwhile
+            spent = entry.work.ledger.macs if is_here else self.work.abandoned_macs
+            for each, count in unit_macs.items():
+                spent[each] += num_units * count
+            entry.work.stage_s[part] += num_units * unit_s
+        done = self.policy.complete(batch, now_s)
+        leave = batch.lane.stage is Stage.FUSE
+        return [(ticket, self._entries.pop(ticket) if leave else self._entries[ticket]) for ticket in done]

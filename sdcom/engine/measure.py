@@ -1,0 +1,110 @@
+"""What batches cost on this machine: the scheduler's cost table, measured on its own backend."""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from sdcom.architecture import feature_channels
+from sdcom.config import ModelConfig
+from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.costs import BatchCost, CostTable, Lane, Stage
+from sdcom.engine.limits import BatchSizes, Limits
+from sdcom.engine.memory import ran_out_of_memory
+
+
+def measure_costs(
+    backend: Parts,
+    config: ModelConfig,
+    limits: Limits,
+    *,
+    num_repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> CostTable:
+    """Time every stage and width at the smallest and the largest batch, and draw a line through both.
+
+    It warms up as it goes. A largest batch that does not fit into memory is halved until it does.
+
+    Args:
+        backend: of the model; call from the thread that will call it later.
+        config: of the model.
+        limits: the scheduler's: largest batches and buckets.
+        num_repeats: runs of each size after one that warms up; the median counts.
+        clock: seconds.
+    """
+    sizes, length = BatchSizes(limits, CostTable()), config.clip.num_frames
+    lanes = [Lane(Stage.LOOK), Lane(Stage.DECIDE, num_frames=length), Lane(Stage.FUSE, num_frames=length)]
+    lanes += [Lane(Stage.FILL, width) for width in config.widths if width > 0]
+    costs = {}
+    for lane in lanes:
+        time_batch = partial(_time_batch, _runs_of(backend, config, lane), num_repeats, clock)
+        small = sizes.padded(lane, 1)
+        large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
+        small_s = time_batch(small) if small < large else large_s
+        costs[lane.stage, lane.width] = _line(
+            small * lane.num_frames, small_s, large * lane.num_frames, large_s
+        )
+    return CostTable(costs)
+
+
+def _line(small: int, small_s: float, large: int, large_s: float) -> BatchCost:
+    """Return the cost of which both are examples; all of it per frame where one size is all there is."""
+    if small >= large:
+        return BatchCost(0.0, large_s / large)
+    frame_s = max(0.0, (large_s - small_s) / (large - small))
+    return BatchCost(max(0.0, large_s - frame_s * large), frame_s)
+
+
+def _largest_that_fits(time_batch: Callable[[int], float], size: int) -> tuple[int, float]:
+    while True:
+        try:
+            return size, time_batch(size)
+        except Exception as exc:
+            if size == 1 or not ran_out_of_memory(exc):
+                raise
+            size //= 2
+
+
+def _time_batch(
+    runs_of: Callable[[int], Callable[[], object]], num_repeats: int, clock: Callable[[], float], size: int
+) -> float:
+    run = runs_of(size)
+    run()
+    runs_s = []
+    for _ in range(num_repeats):
+        started_s = clock()
+        run()
+        runs_s.append(clock() - started_s)
+    return statistics.median(runs_s)
+
+
+def _runs_of(backend: Parts, config: ModelConfig, lane: Lane) -> Callable[[int], Callable[[], object]]:
+    """Return a function of a batch size that returns the call of such a batch, of black frames."""
+    crop, num_frames = config.clip.crop, lane.num_frames
+
+    def frames(size: int) -> UInt8Array:
+        return np.zeros((size, crop, crop, 3), dtype=np.uint8)
+
+    def look(size: int) -> Callable[[], object]:
+        return partial(backend.look, frames(size))
+
+    def decide(size: int) -> Callable[[], object]:
+        embedding_E = backend.look(frames(1)).embeddings_NE[0]
+        return partial(backend.decide, np.tile(embedding_E, (size, num_frames, 1)))
+
+    def fill(size: int) -> Callable[[], object]:
+        return partial(backend.fill, frames(size), lane.width)
+
+    def fuse(size: int) -> Callable[[], object]:
+        features_ND = backend.look(frames(1)).features_ND.repeat(size * num_frames, axis=0)
+        supplements_ND = np.zeros((len(features_ND), feature_channels(config.dynamic)), dtype=np.float32)
+
+        def run() -> object:
+            z_NF = backend.fuse(features_ND, supplements_ND)
+            return backend.classify(z_NF.reshape(size, num_frames, -1))
+
+        return run
+
+    return {Stage.LOOK: look, Stage.DECIDE: decide, Stage.FILL: fill, Stage.FUSE: fuse}[lane.stage]

@@ -1,0 +1,300 @@
+"""Continuous batching: the frames of every video in flight share batches, by stage and by width.
+
+`Scheduler.submit` takes a video and returns a future. Workers take the batches that the policy
+(`sdcom/engine/policy.py`) picks, gather them, have them computed on the one thread that calls the backend,
+and hand back what comes of them. A video is computed as the reference computes it, and its ledger says the
+same.
+
+What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
+cancelled future's video, or one whose deadline passed, is not computed any further.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from functools import partial
+from typing import Self
+
+import numpy as np
+
+from sdcom.config import ModelConfig
+from sdcom.cost import model_macs
+from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.costs import CostTable, Stage
+from sdcom.engine.execution import Answer, Execution, VideoWork
+from sdcom.engine.flight import Entry, Flight, Load
+from sdcom.engine.ledger import Ledger
+from sdcom.engine.limits import Limits
+from sdcom.engine.policy import Policy
+from sdcom.engine.queues import Batch
+from sdcom.engine.work import Work
+from sdcom.errors import DeadlineExceededError, OverloadedError
+
+
+class Scheduler:
+    """A backend and the threads that keep it busy: one calls it, others gather for it and hand back.
+
+    Args:
+        backend: of the model; called from one thread.
+        config: of the model; without temporal shift, which batches of single frames cannot have.
+        limits: what may be in flight and in one batch.
+        costs: what batches take on this machine; the empty table serves first come, first served.
+        clock: seconds; deadlines are values of it.
+        num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
+            2, one is gathered, and another handed back, while the backend computes a third: for a device
+            that would wait for Python.
+        initializer: called first on the thread that calls the backend.
+        on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
+
+    Raises:
+        ValueError: the model has temporal shift, a video of it never fits into the limits, or no batch may be
+            in hand.
+    """
+
+    def __init__(
+        self,
+        backend: Parts,
+        config: ModelConfig,
+        limits: Limits | None = None,
+        *,
+        costs: CostTable | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        num_in_hand: int = 1,
+        initializer: Callable[[], object] | None = None,
+        on_batch: Callable[[Batch, float], object] = lambda _batch, _seconds: None,
+    ) -> None:
+        limits = limits or Limits()
+        if config.temporal_shift:
+            raise ValueError("a model with temporal shift cannot be scheduled frame by frame")
+        if limits.max_frames_in_flight < config.clip.num_frames:
+            raise ValueError(
+                f"a video of {config.clip.num_frames} frames never fits into {limits.max_frames_in_flight=}"
+            )
+        if num_in_hand < 1:
+            raise ValueError(f"at least one batch must be in hand, got {num_in_hand=}")
+        self._backend = backend
+        self._config = config
+        self._macs = model_macs(config)
+        self._clock = clock
+        self._on_batch = on_batch
+        self._changed = threading.Condition()  # guards everything in flight
+        self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
+        self._line: deque[object] = deque()
+        self._closed = False
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._ready = self._device.submit(initializer or (lambda: None))
+        self._workers = [
+            threading.Thread(target=self._run, name=f"scheduler-{number}", daemon=True)
+            for number in range(num_in_hand)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def submit(
+        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
+    ) -> Future[Composed]:
+        """Take a video in, if there is room.
+
+        Args:
+            frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
+                changed before the future is done.
+            planner: turns the gate's logits into widths; called on the scheduler's threads.
+            deadline: value of the clock after which the answer is not wanted; None is never.
+
+        Returns:
+            A future, which may be cancelled until it is done. It ends with the answer, with what the planner
+            or the backend raised for this video alone, with DeadlineExceededError (noticed between
+            batches), or with OverloadedError if the scheduler is closed first.
+
+        Raises:
+            ValueError: the frames are not this model's.
+            OverloadedError: there is no room, or others wait in line for it; or the scheduler is closed.
+        """
+        self._check_frames(frames_THWC)
+        with self._changed:
+            if self._line:
+                raise OverloadedError(
+                    "others wait in line for room", max(1.0, self._flight.policy.backlog_s())
+                )
+            return self._admit(frames_THWC, planner, deadline)
+
+    def submit_in_line(
+        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
+    ) -> Future[Composed]:
+        """Take a video in, as `submit` does, but wait for room, first come, first served.
+
+        Raises:
+            ValueError: the frames are not this model's.
+            DeadlineExceededError: the deadline passed in the line.
+            OverloadedError: the scheduler is closed.
+        """
+        self._check_frames(frames_THWC)
+        me = object()
+        with self._changed:
+            self._line.append(me)
+            try:
+                while not self._closed and not self._may_enter(me, len(frames_THWC)):
+                    self._changed.wait(self._left_s(deadline))
+                return self._admit(frames_THWC, planner, deadline)
+            finally:
+                self._line.remove(me)
+                self._changed.notify_all()
+
+    def load(self) -> Load:
+        """Return what is in flight now."""
+        with self._changed:
+            return self._flight.load()
+
+    def work(self) -> Work:
+        """Return what has been executed so far."""
+        with self._changed:
+            return deepcopy(self._flight.work)
+
+    def close(self) -> None:
+        """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
+        self._end(lambda: OverloadedError("the scheduler is closed", retry_after_s=1.0))
+        if threading.current_thread() in self._workers:  # a future's callback: it cannot wait for itself
+            return
+        for worker in self._workers:
+            worker.join()
+        self._device.shutdown()
+
+    # --- entering ---
+
+    def _check_frames(self, frames_THWC: UInt8Array) -> None:
+        clip = self._config.clip
+        num_frames, *shape = frames_THWC.shape
+        if frames_THWC.dtype != np.uint8 or shape != [clip.crop, clip.crop, 3]:
+            raise ValueError(
+                f"frames must be uint8 [T, {clip.crop}, {clip.crop}, 3], "
+                f"got {frames_THWC.dtype} {list(frames_THWC.shape)}"
+            )
+        if not 1 <= num_frames <= clip.num_frames:
+            raise ValueError(f"a video must have 1 to {clip.num_frames} frames, got {num_frames}")
+
+    def _admit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+        if self._closed:
+            raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
+        ledger = Ledger(baseline_macs=self._macs.baseline(len(frames_THWC)))
+        entry = Entry(VideoWork.begin(frames_THWC, ledger, self._config), planner, Future())
+        ticket = self._flight.admit(entry, self._clock(), deadline)
+        entry.future.add_done_callback(partial(self._on_done, ticket))
+        self._changed.notify_all()
+        return entry.future
+
+    def _may_enter(self, me: object, num_frames: int) -> bool:
+        return self._line[0] is me and self._flight.policy.has_room(num_frames)
+
+    def _left_s(self, deadline: float | None) -> float | None:
+        if deadline is None:
+            return None
+        left_s = deadline - self._clock()
+        if left_s <= 0:
+            raise DeadlineExceededError(
+                "the deadline passed while waiting for room; allow a larger deadline_ms"
+            )
+        return left_s
+
+    # --- leaving ---
+
+    def _on_done(self, ticket: int, future: Future[Composed]) -> None:
+        if future.cancelled():
+            with self._changed:
+                left = self._flight.abandon([ticket])
+                self._changed.notify_all()
+            for entry in left:
+                entry.future.set_running_or_notify_cancel()
+
+    def _end(self, error: Callable[[], BaseException]) -> None:
+        with self._changed:
+            self._closed = True
+            left = self._flight.abandon_all()
+            self._changed.notify_all()
+        for entry in left:
+            entry.fail(error())
+
+    # --- the threads ---
+
+    def _run(self) -> None:
+        execution = Execution(self._backend, self._timed)
+        try:
+            self._ready.result()
+            while (step := self._next()) is not None:
+                self._execute(execution, *step)
+        except BaseException as exc:
+            broken = exc
+            self._end(lambda: broken)  # nobody may wait for a thread that is gone
+            raise
+
+    def _timed(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
+        """Run work on the thread that calls the backend."""
+
+        def timed() -> tuple[Answer, float]:
+            started_s = self._clock()
+            answer = work()
+            return answer, self._clock() - started_s
+
+        return self._device.submit(timed).result()
+
+    def _next(self) -> tuple[Batch, list[Entry]] | None:
+        """Wait for work; return the next batch and the videos of its shares, or None at the end."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return None
+                now_s = self._clock()
+                expired = self._flight.expire(now_s)
+                step = self._flight.next_batch(now_s)
+                if expired:
+                    self._changed.notify_all()
+                elif step is None:
+                    self._changed.wait()
+            for entry in expired:
+                entry.fail(DeadlineExceededError("the deadline passed; allow a larger deadline_ms"))
+            if step:
+                return step
+
+    def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
+        try:
+            seconds = execution.run(batch, [entry.work for entry in entries])
+        except Exception as exc:  # whatever it is, it is this batch's
+            with self._changed:
+                left = self._flight.failed(batch, exc)
+                self._changed.notify_all()
+            for entry in left:
+                entry.fail(exc)
+            return
+        with self._changed:
+            done = self._flight.ran(batch, entries, seconds, self._clock())
+            self._changed.notify_all()
+        self._on_batch(batch, seconds)
+        for ticket, entry in done:
+            if batch.lane.stage is Stage.DECIDE:
+                self._plan(ticket, entry)
+            elif batch.lane.stage is Stage.FUSE:
+                entry.answer()
+
+    def _plan(self, ticket: int, entry: Entry) -> None:
+        try:
+            widths = entry.work.enter_plan(entry.planner(entry.work.gate_logits_TK), self._config)
+        except Exception as exc:  # whatever it is, it is this video's
+            with self._changed:
+                left = self._flight.abandon([ticket])
+                self._changed.notify_all()
+            for each in left:
+                each.fail(exc)
+            return
+        with self._changed:
+            self._flight.policy.plan(ticket, widths)
+            self._changed.notify_all()

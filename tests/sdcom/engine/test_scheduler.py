@@ -1,0 +1,230 @@
+"""The scheduler on real threads: same answers as frame by frame, and trouble stays with whom it concerns."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.costs import MACHINES, Lane, Stage
+from sdcom.engine.ledger import Part
+from sdcom.engine.limits import Limits
+from sdcom.engine.queues import Batch
+from sdcom.engine.scheduler import Scheduler
+from sdcom.errors import DeadlineExceededError, OverloadedError
+from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
+from tests.sdcom.engine.numpy_backend import (
+    CONFIG,
+    MACS,
+    T,
+    Turnstile,
+    Watched,
+    at_price,
+    frames,
+)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    with Scheduler(BACKEND, CONFIG) as running:
+        yield running
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, T), st.sampled_from([0.0, 0.5, 2.0, 9.0])), min_size=1, max_size=12),
+    st.builds(
+        Limits,
+        max_batch_frames=st.integers(1, 20),
+        max_batch_videos=st.integers(1, 5),
+        max_frames_in_flight=st.just(100),
+        buckets=st.sampled_from([(), (4, 8), (16,)]),
+    ),
+    st.sampled_from(["cpu", "h200"]),
+    st.integers(1, 3),
+)
+def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_in_the_books(
+    videos: list[tuple[int, float]], limits: Limits, machine: str, num_in_hand: int
+) -> None:
+    clips = [frames(seed, num_frames) for seed, (num_frames, _) in enumerate(videos)]
+    planners = [at_price(lam) for _, lam in videos]
+    costs = MACHINES[machine]
+    with Scheduler(BACKEND, CONFIG, limits, costs=costs, num_in_hand=num_in_hand) as scheduler:
+        futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
+        answers = [future.result(WAIT_S) for future in futures]
+        work = scheduler.work()
+        assert scheduler.load().num_frames == 0
+    for clip, planner, answer in zip(clips, planners, answers, strict=True):
+        assert_same(answer, alone(clip, planner))
+    assert sum((answer.ledger.macs for answer in answers), Counter[Part]()) == work.macs
+    assert not work.failed_macs
+    assert not work.abandoned_macs
+    assert bool(work.padded_macs.total()) == bool(work.num_padding.total())
+
+
+def test_the_gate_really_chooses_several_widths() -> None:
+    """Guards the other tests: one width for every frame would hide mix-ups."""
+    choices = {choice for seed in range(12) for choice in alone(frames(seed), at_price(0)).plan.choices}
+    assert len(choices) == NUM_WIDTHS
+
+
+def test_every_part_is_timed_and_a_batch_is_shared_out(scheduler: Scheduler) -> None:
+    stage_s = scheduler.submit(frames(0), planned(*[0] * T)).result(WAIT_S).stage_s
+    assert list(stage_s) == list(Part)
+    assert stage_s[Part.DYNAMIC] == 0
+    assert all(stage_s[part] > 0 for part in (Part.STATIC, Part.GATE, Part.FUSION))
+
+
+def test_rows_that_fill_a_bucket_are_counted_as_padding_and_belong_to_no_video() -> None:
+    limits = Limits(max_batch_frames=8, max_batch_videos=8, buckets=(8,))
+    with Scheduler(BACKEND, CONFIG, limits) as scheduler:
+        answer = scheduler.submit(frames(0), planned(4, 4, 0, 0, 0, 0)).result(WAIT_S)
+        work = scheduler.work()
+    assert_same(answer, alone(frames(0), planned(4, 4, 0, 0, 0, 0)))
+    assert work.num_padding == Counter({Stage.LOOK: 8 - T, Stage.DECIDE: 7, Stage.FILL: 6, Stage.FUSE: 7})
+    assert work.padded_macs == Counter(
+        {
+            Part.STATIC: 2 * MACS.static,
+            Part.GATE: 2 * (MACS.gate - MACS.gate_step) + 7 * T * MACS.gate_step,
+            Part.DYNAMIC: 6 * MACS.dynamic[1.0],
+            Part.FUSION: 7 * T * MACS.fusion,
+        }
+    )
+
+
+def test_padding_is_black_and_never_another_videos_frames() -> None:
+    batches: list[Float32Array | UInt8Array] = []
+
+    def before(stage: Stage, rows: Float32Array | UInt8Array) -> None:
+        if stage is Stage.LOOK:
+            batches.append(rows.copy())
+
+    with Scheduler(Watched(BACKEND, before), CONFIG, Limits(buckets=(16,))) as scheduler:
+        scheduler.submit(frames(0, 6), at_price(0)).result(WAIT_S)
+        scheduler.submit(frames(1, 2), at_price(0)).result(WAIT_S)
+    for rows, seed, num_frames in zip(batches, (0, 1), (6, 2), strict=True):
+        np.testing.assert_array_equal(rows[:num_frames], frames(seed, num_frames))
+        assert not rows[num_frames:].any()
+
+
+def test_every_batch_that_ran_is_told_of() -> None:
+    batches: list[tuple[Batch, float]] = []
+    with Scheduler(BACKEND, CONFIG, on_batch=lambda *told: batches.append(told)) as scheduler:
+        scheduler.submit(frames(0), planned(1, 1, 0, 0, 0, 0)).result(WAIT_S)
+        work = scheduler.work()
+    assert Counter(batch.lane.stage for batch, _ in batches) == work.num_batches
+    assert [batch.num_units for batch, _ in batches] == [T, 1, 2, 1]
+    assert all(seconds > 0 for _, seconds in batches)
+
+
+def test_the_backend_is_called_from_one_thread_however_many_batches_are_in_hand() -> None:
+    threads: set[int] = set()
+
+    def before(*_: object) -> None:
+        threads.add(threading.get_ident())
+
+    initializer = partial(before, None)
+    with Scheduler(Watched(BACKEND, before), CONFIG, num_in_hand=3, initializer=initializer) as scheduler:
+        wait([scheduler.submit(frames(seed), at_price(0)) for seed in range(30)], WAIT_S)
+    assert len(threads) == 1
+
+
+def test_while_the_device_computes_another_batch_is_made_ready() -> None:
+    """The second batch is chosen while the first is stopped on the device: its frames wait in no lane."""
+    turnstile = Turnstile(0)
+    limits = Limits(max_batch_frames=T)
+    with Scheduler(Watched(BACKEND, turnstile), CONFIG, limits, num_in_hand=2) as scheduler:
+        futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(3)]
+        turnstile.wait_until_stopped()
+        give_up_at = time.monotonic() + WAIT_S
+        while scheduler.load().num_waiting != {Lane(Stage.LOOK): T}:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.001)
+        turnstile.let_go()
+        for seed, future in enumerate(futures):
+            assert_same(future.result(WAIT_S), alone(frames(seed), at_price(0)))
+
+
+# --- entering ---
+
+
+def test_over_its_bound_the_scheduler_refuses_and_has_room_again_later() -> None:
+    turnstile = Turnstile(0)
+    limits = Limits(max_frames_in_flight=2 * T)
+    with Scheduler(Watched(BACKEND, turnstile), CONFIG, limits) as scheduler:
+        inside = [scheduler.submit(frames(seed), at_price(0)) for seed in range(2)]
+        with pytest.raises(OverloadedError, match=f"{2 * T} of at most {2 * T} frames"):
+            scheduler.submit(frames(2), at_price(0))
+        assert inside[1].cancel()
+        inside[1] = scheduler.submit(frames(3), at_price(0))
+        turnstile.let_go()
+        assert wait(inside, WAIT_S).not_done == set()
+        assert scheduler.submit(frames(2), at_price(0)).result(WAIT_S)
+
+
+def test_in_line_more_videos_than_fit_are_all_answered_and_the_bound_holds() -> None:
+    limits = Limits(max_frames_in_flight=2 * T)
+    most = [0]
+
+    def before(*_: object) -> None:
+        most[0] = max(most[0], crowded.load().num_frames)
+
+    crowded = Scheduler(Watched(BACKEND, before), CONFIG, limits)
+    with crowded, ThreadPoolExecutor(8) as callers:
+        futures = [callers.submit(crowded.submit_in_line, frames(i), at_price(0)) for i in range(24)]
+        for seed, future in enumerate(futures):
+            assert_same(future.result(WAIT_S).result(WAIT_S), alone(frames(seed), at_price(0)))
+    assert 0 < most[0] <= 2 * T
+
+
+def test_whoever_waits_in_line_is_told_when_the_deadline_passes_or_the_scheduler_closes() -> None:
+    turnstile = Turnstile(0)
+    full = Scheduler(Watched(BACKEND, turnstile), CONFIG, Limits(max_frames_in_flight=T))
+    full.submit(frames(0), at_price(0))
+    turnstile.wait_until_stopped()
+    with pytest.raises(DeadlineExceededError, match="waiting for room"):
+        full.submit_in_line(frames(1), at_price(0), deadline=time.monotonic() + 0.01)
+    with ThreadPoolExecutor(2) as callers:
+        waiting = callers.submit(full.submit_in_line, frames(1), at_price(0))
+        closing = callers.submit(full.close)
+        with pytest.raises(OverloadedError, match="closed"):
+            waiting.result(WAIT_S)
+        turnstile.let_go()
+        closing.result(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        frames(0)[:0],
+        np.concatenate((frames(0), frames(1))),
+        frames(0)[:, :16],
+        frames(0).astype(np.float32),
+    ],
+    ids=["none", "too many", "too small", "not bytes"],
+)
+def test_frames_that_are_not_the_models_are_refused_at_once(scheduler: Scheduler, clip: UInt8Array) -> None:
+    with pytest.raises(ValueError, match="frames"):
+        scheduler.submit(clip, at_price(0))
+
+
+def test_a_model_with_temporal_shift_is_refused() -> None:
+    config = CONFIG.model_copy(
+        update={"temporal_shift": True, "clip": CONFIG.clip.model_copy(update={"order": "time"})}
+    )
+    with pytest.raises(ValueError, match="temporal shift"):
+        Scheduler(BACKEND, config)
+
+
+def test_what_could_never_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="in hand"):
+        Scheduler(BACKEND, CONFIG, num_in_hand=0)
+    with pytest.raises(ValueError, match="never fits"):
+        Scheduler(BACKEND, CONFIG, Limits(max_frames_in_flight=T - 1))

@@ -1,0 +1,83 @@
+"""Everything at once, from many threads: the books balance, and whoever stays is answered rightly."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from random import Random
+
+import numpy as np
+import pytest
+
+from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.composed import Composed
+from sdcom.engine.costs import MACHINES, Stage
+from sdcom.engine.limits import Limits
+from sdcom.engine.scheduler import Scheduler
+from sdcom.errors import DeadlineExceededError
+from tests.sdcom.engine.numpy_backend import CONFIG, NumpyBackend, T, Watched, at_price, frames
+
+NUM_VIDEOS, NUM_CALLERS, WAIT_S = 120, 6, 60
+LIMITS = Limits(
+    max_batch_frames=24, max_batch_videos=5, max_frames_in_flight=10 * T, buckets=(4, 8, 24), patience_s=0.01
+)
+
+
+class Trouble:
+    """Now and then a call fails, and now and then it does not fit; and a bystander cancels a video."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._lock = threading.Lock()
+        self.futures: dict[int, Future[Composed]] = {}
+
+    def __call__(self, stage: Stage, rows: Float32Array | UInt8Array) -> None:
+        with self._lock:
+            draw, victim = self._random.random(), self._random.randrange(NUM_VIDEOS)
+        if draw < 0.2 and victim in self.futures:
+            self.futures[victim].cancel()
+        if draw < 0.1:
+            raise RuntimeError("once in a while")
+        if draw > 0.97:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("num_in_hand", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_any_turmoil_every_future_ends_the_books_balance_and_answers_are_right(
+    seed: int, num_in_hand: int
+) -> None:
+    trouble, random = Trouble(seed), Random(seed)
+    clips = [frames(i % 20, random.randint(1, T)) for i in range(NUM_VIDEOS)]
+    watched = Watched(NumpyBackend(), trouble)
+    costs = MACHINES["h200"]
+    with Scheduler(watched, CONFIG, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
+
+        def submit(index: int) -> None:
+            planner, deadline = at_price(index % 3), None if index % 10 else 0.0
+            trouble.futures[index] = scheduler.submit_in_line(clips[index], planner, deadline=deadline)
+
+        with ThreadPoolExecutor(NUM_CALLERS) as callers:
+            submitted = [callers.submit(submit, index) for index in range(NUM_VIDEOS)]
+        late = [future for future in submitted if isinstance(future.exception(), DeadlineExceededError)]
+        assert len(late) + len(trouble.futures) == NUM_VIDEOS
+        assert not wait(trouble.futures.values(), WAIT_S).not_done
+        work, load = scheduler.work(), scheduler.load()
+    answers = {index: future.result() for index, future in trouble.futures.items() if _was_answered(future)}
+    assert answers, "some get through"
+    assert (load.num_frames, load.num_videos, load.num_waiting) == (0, 0, {})
+    assert work.macs == sum((answer.ledger.macs for answer in answers.values()), work.abandoned_macs)
+    assert work.failed_macs.total() > 0
+    _assert_right(answers, clips)
+
+
+def _was_answered(future: Future[Composed]) -> bool:
+    return not future.cancelled() and future.exception() is None
+
+
+def _assert_right(answers: dict[int, Composed], clips: Sequence[UInt8Array]) -> None:
+    with Scheduler(NumpyBackend(), CONFIG) as peaceful:
+        for index, answer in answers.items():
+            expected = peaceful.submit(clips[index], at_price(index % 3)).result(WAIT_S)
+            np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=1e-4, atol=1e-5)
+            assert answer.plan == expected.plan
+            assert answer.ledger == expected.ledger
