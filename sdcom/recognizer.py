@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -20,10 +19,9 @@ from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.loading import DeviceName, EngineName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
+from sdcom.engine.turns import OneByOne, Together, Turns
 from sdcom.errors import (
-    DeadlineExceededError,
     InvalidParameterError,
-    OverloadedError,
 )
 from sdcom.processors import num_processors
 from sdcom.recognition import (
@@ -50,11 +48,13 @@ def bundled_model_dir() -> Path:
 
 
 class Recognizer:
-    """A model and its decoders: decoding runs in parallel, the networks one video at a time, in turn.
+    """A model and its decoders: decoding runs in parallel, the networks one video at a time or in batches.
 
     Args:
         backend: runs the model's networks.
         decoders: a running pool, closed with this recognizer.
+        batching: batches across all videos in flight, for a device that small ones leave idle; a model with
+            temporal shift has none.
 
     Attributes:
         backend: that.
@@ -62,17 +62,14 @@ class Recognizer:
         info: the model.
     """
 
-    def __init__(self, backend: Backend, decoders: DecoderPool) -> None:
+    def __init__(self, backend: Backend, decoders: DecoderPool, *, batching: bool = False) -> None:
         self.backend = backend
         self.decoders = decoders
         self.info: ModelInfo = backend.info
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
-        # A thread of their own, not a lock: each thread that calls the networks would get OpenMP threads of
-        # its own, and leave them spinning on the processors that the next call needs.
-        self._networks = ThreadPoolExecutor(
-            1, thread_name_prefix="networks", initializer=backend.prepare_thread
-        )
+        together = batching and not self.info.config.temporal_shift
+        self._turns: Turns = Together(backend) if together else OneByOne(backend)
 
     @classmethod
     def load(
@@ -85,6 +82,7 @@ class Recognizer:
         num_threads: int | None = None,
         engine: EngineName = "auto",
         device: DeviceName = "auto",
+        batching: bool | None = None,
     ) -> Self:
         """Load a model and start its decode workers.
 
@@ -97,6 +95,8 @@ class Recognizer:
                 meanwhile, and threads that wait for one another wait for the slowest.
             engine: what runs the networks (`sdcom.engine.loading.load_backend`).
             device: where.
+            batching: batches across videos; None has them everywhere but on a processor, which they do not
+                make faster.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
@@ -114,7 +114,9 @@ class Recognizer:
             num_workers=num_decode_workers or num_processors(),
             on_restart=on_restart,
         )
-        return cls(backend, decoders)
+        if batching is None:
+            batching = not backend.provider.name.endswith("-cpu")
+        return cls(backend, decoders, batching=batching)
 
     @property
     def provider(self) -> Provider:
@@ -130,7 +132,7 @@ class Recognizer:
     def close(self) -> None:
         """Stop the decode workers, and the networks after the work at hand; other recognitions fail."""
         self.decoders.close()
-        self._networks.shutdown()
+        self._turns.close()
 
     def warm_up(self) -> None:
         """Run the networks once at every width, so that the first request is not the slow one."""
@@ -143,7 +145,7 @@ class Recognizer:
             return compose_video(self.backend, frames_THWC, lambda _: plan)
 
         for choice in range(len(macs_K)):
-            self._in_turn(partial(run_at, choice))
+            self._turns.call(partial(run_at, choice))
 
     def recognize(
         self,
@@ -184,43 +186,38 @@ class Recognizer:
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)
         decode_ms = (time.perf_counter() - started) * 1e3
-
-        def run_networks() -> Composed:
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineExceededError(
-                    "the deadline passed before the networks ran; allow a larger deadline_ms"
-                )
-            return compose(clip.frames_THWC[self._order_T])
-
-        composed = self._in_turn(run_networks)
+        composed = compose(clip.frames_THWC[self._order_T], deadline)
         composed.ledger.min_lam = min_lam
         return self._recognition(clip, composed, top_k, decode_ms)
 
     def _composition(
         self, budget: Budget | None, min_confidence: float | None, min_lam: float
-    ) -> Callable[[UInt8Array], Composed]:
-        """Return what turns frames in feeding order into an answer.
+    ) -> Callable[[UInt8Array, float | None], Composed]:
+        """Return what turns frames in feeding order, and a deadline, into an answer.
 
         Raises:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
         """
         if min_confidence is None:
             planner = video_planner(self.info, budget, min_lam=min_lam)
-            return lambda frames_THWC: compose_video(self.backend, frames_THWC, planner)
+            return lambda frames_THWC, deadline: self._turns.compose(frames_THWC, planner, deadline)
         limit = video_limit(self.info, budget)
         max_gmacs = None if limit is None else limit / GIGA
         lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
-        return lambda frames_THWC: compose_until_confident(
-            self.backend, frames_THWC, confidence=min_confidence, lam=lam, max_macs=limit
-        )
 
-    def _in_turn(self, work: Callable[[], Answer]) -> Answer:
-        """Run work on the networks' thread, first come first served."""
-        try:
-            running = self._networks.submit(work)
-        except RuntimeError as exc:
-            raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
-        return running.result()
+        def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Composed:
+            return self._turns.call(
+                lambda: compose_until_confident(
+                    self.backend,
+                    frames_THWC,
+                    confidence=min_confidence,
+                    lam=lam,
+                    max_macs=limit,
+                    deadline=deadline,
+                )
+            )
+
+        return until_confident
 
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
         """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
@@ -255,7 +252,7 @@ class Recognizer:
 
     def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
         """Feed one cropped frame to a stream, taking turns with other work on the networks."""
-        step = self._in_turn(lambda: stream.push(frame_HWC))
+        step = self._turns.call(lambda: stream.push(frame_HWC))
         index = int(step.logits_L.argmax())
         score = float(softmax(step.logits_L)[index])
         label = self.info.config.labels[index]

@@ -45,6 +45,7 @@ def serve(settings: Settings) -> None:
         num_threads=settings.threads,
         engine=settings.engine,
         device=settings.device,
+        batching=None if settings.batching == "auto" else settings.batching == "on",
         on_restart=metrics.worker_restarted,
     )
     engine = Engine(recognizer, settings, metrics)

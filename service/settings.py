@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         threads: threads of one network call; half of the processors when unset.
         engine: what runs the networks: onnx, torch, or auto: onnx where it is installed and can.
         device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
+        batching: batches across the videos in flight: on, off, or auto: on a GPU.
         governor: get cheaper while requests wait, before any is refused.
         governor_target_wait_s: the wait for a turn that is accepted at full accuracy.
         request_timeout_s: from a request's arrival to its answer.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, le=1024)
     engine: EngineName = "auto"
     device: DeviceName = "auto"
+    batching: Literal["auto", "on", "off"] = "auto"
     governor: bool = False
     governor_target_wait_s: Seconds = 1.0
     request_timeout_s: Seconds = 60.0

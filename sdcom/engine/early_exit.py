@@ -4,6 +4,8 @@ Frames come coarse to fine, so the first few already cover the whole video. The 
 gets the width that it would get among all of them.
 """
 
+import time
+
 import numpy as np
 
 from sdcom.budget import WidthPlan
@@ -11,6 +13,7 @@ from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.stream import CausalStream, StreamStep
+from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import softmax
 
 
@@ -21,6 +24,7 @@ def compose_until_confident(
     confidence: float,
     lam: float = 0.0,
     max_macs: int | None = None,
+    deadline: float | None = None,
 ) -> Composed:
     """Run one video's frames through the composition until the prediction is confident enough.
 
@@ -30,11 +34,19 @@ def compose_until_confident(
         confidence: probability of the best class at which the video ends.
         lam: the price at which the gate chooses.
         max_macs: what the video may cost, all parts together, at least the floor; None is no limit.
+        deadline: `time.monotonic()` value after which no further frame is begun.
+
+    Raises:
+        DeadlineExceededError: the deadline passed first.
     """
     macs = backend.info.macs
     stream, steps = CausalStream(backend, lam), list[StreamStep]()
     left = None if max_macs is None else max_macs - macs.floor(len(frames_THWC))
     for frame_HWC in frames_THWC:
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceededError(
+                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
+            )
         steps.append(stream.push(frame_HWC, left))
         if left is not None:
             left -= steps[-1].plan.macs

@@ -151,6 +151,18 @@ class Scheduler:
                 self._line.remove(me)
                 self._changed.notify_all()
 
+    def call(self, work: Callable[[], Answer]) -> Answer:
+        """Run other work on the thread that calls the backend, between batches; return what it returns.
+
+        Raises:
+            OverloadedError: the scheduler is closed.
+        """
+        try:
+            running = self._device.submit(work)
+        except RuntimeError as exc:
+            raise OverloadedError("the scheduler is closed", retry_after_s=1.0) from exc
+        return running.result()
+
     def load(self) -> Load:
         """Return what is in flight now."""
         with self._changed:

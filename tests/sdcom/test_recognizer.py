@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 import torch
 
+from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.ledger import Part
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import (
@@ -223,7 +224,7 @@ def test_a_deadline_that_passes_while_others_compute_is_refused(recognizer: Reco
         release.wait(20)
 
     with ThreadPoolExecutor(2) as threads:
-        threads.submit(recognizer._in_turn, occupy)
+        threads.submit(recognizer._turns.call, occupy)
         started.wait(20)
         answer = threads.submit(recognizer.recognize, clip, deadline=time.monotonic() + 2)
         time.sleep(2.1)
@@ -234,13 +235,13 @@ def test_a_deadline_that_passes_while_others_compute_is_refused(recognizer: Reco
 
 def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> None:
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(recognizer._in_turn, threading.get_ident) for _ in range(8)]
+        asked = [threads.submit(recognizer._turns.call, threading.get_ident) for _ in range(8)]
         assert len({one.result(20) for one in asked}) == 1
 
 
 def test_the_torch_engine_gets_its_threads(tiny_model_dir: Path) -> None:
     with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=2, engine="torch") as recognizer:
-        assert recognizer._in_turn(torch.get_num_threads) == 2
+        assert recognizer._turns.call(torch.get_num_threads) == 2
 
 
 def test_both_engines_give_the_same_answer(tiny_model_dir: Path, recognizer: Recognizer, clip: Path) -> None:
@@ -254,6 +255,39 @@ def test_both_engines_give_the_same_answer(tiny_model_dir: Path, recognizer: Rec
                 assert our.score == pytest.approx(their.score, rel=1e-4)
 
 
+def test_batches_across_videos_say_what_each_alone_would(
+    tiny_model_dir: Path, recognizer: Recognizer, clip: Path
+) -> None:
+    sample = bundled_model_dir() / "sample.mp4"
+    wishes = [(path, budget) for path in (clip, sample) for budget in (None, Budget(share=0.5))] * 4
+    with (
+        Recognizer.load(tiny_model_dir, num_decode_workers=2, batching=True) as batching,
+        ThreadPoolExecutor(len(wishes)) as threads,
+    ):
+        batching.warm_up()
+        stream, alone = batching.open_stream(), recognizer.open_stream()
+        answers = [threads.submit(batching.recognize, path, budget=budget) for path, budget in wishes]
+        frame_HWC = np.full((80, 100, 3), 90, np.uint8)
+        step, expected_step = stream.push(frame_HWC), alone.push(frame_HWC)
+        assert (step.width, step.prediction.label) == (expected_step.width, expected_step.prediction.label)
+        for (path, budget), answer in zip(wishes, answers, strict=True):
+            expected, found = recognizer.recognize(path, budget=budget), answer.result(60)
+            assert found.ledger == expected.ledger
+            assert [frame.width for frame in found.frames] == [frame.width for frame in expected.frames]
+            assert found.predictions[0].score == pytest.approx(expected.predictions[0].score, rel=1e-4)
+        assert len(batching.recognize(clip, min_confidence=0.0).frames) == 1
+    with pytest.raises(OverloadedError, match="closed"):
+        stream.push(frame_HWC)
+
+
+def test_early_exit_keeps_the_deadline_between_frames(tiny_model: Model) -> None:
+    frames_THWC = np.zeros((4, 64, 64, 3), np.uint8)
+    with pytest.raises(DeadlineExceededError, match="passed after 0 frames"):
+        compose_until_confident(
+            TorchBackend(tiny_model), frames_THWC, confidence=1.0, deadline=time.monotonic() - 1
+        )
+
+
 def test_what_computes_the_networks_is_named_with_its_version(
     tiny_model: Model, recognizer: Recognizer
 ) -> None:
@@ -265,7 +299,7 @@ def test_what_computes_the_networks_is_named_with_its_version(
 def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:
     closed = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
     stream = closed.open_stream()
-    closed._networks.shutdown()
+    closed._turns.close()
     with pytest.raises(OverloadedError, match="closed"):
         stream.push(np.zeros((64, 64, 3), np.uint8))
 

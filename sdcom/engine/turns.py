@@ -1,0 +1,115 @@
+"""Whose turn it is: one video after the other, or batches of the frames of all that are in flight."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.composition import compose_video
+from sdcom.engine.limits import Limits
+from sdcom.engine.measure import measure_costs
+from sdcom.engine.scheduler import Scheduler
+from sdcom.errors import DeadlineExceededError, OverloadedError
+
+Answer = TypeVar("Answer")
+
+
+class Turns(Protocol):
+    """Gives the networks to one caller at a time. For any thread."""
+
+    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
+        """Run one video's frames, in feeding order, through the composition.
+
+        Raises:
+            DeadlineExceededError: the deadline, a `time.monotonic()` value, passed first.
+            OverloadedError: the networks are closed.
+        """
+
+    def call(self, work: Callable[[], Answer]) -> Answer:
+        """Run other work of the networks on their thread.
+
+        Raises:
+            OverloadedError: the networks are closed.
+        """
+
+    def close(self) -> None:
+        """End after the work at hand; what waits fails with OverloadedError."""
+
+
+class OneByOne:
+    """First come, first served, on a thread of the networks' own; the same bytes give the same answer.
+
+    A thread, not a lock: each thread that calls the networks would get OpenMP threads of its own, and leave
+    them spinning on the processors that the next call needs.
+
+    Args:
+        backend: of the model.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="networks", initializer=backend.prepare_thread
+        )
+
+    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
+        """Run one video's frames through the composition, alone."""
+
+        def run() -> Composed:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    "the deadline passed before the networks ran; allow a larger deadline_ms"
+                )
+            return compose_video(self._backend, frames_THWC, planner)
+
+        return self.call(run)
+
+    def call(self, work: Callable[[], Answer]) -> Answer:
+        """Run work on the networks' thread, in turn."""
+        try:
+            running = self._thread.submit(work)
+        except RuntimeError as exc:
+            raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
+        return running.result()
+
+    def close(self) -> None:
+        """End after the work at hand."""
+        self._thread.shutdown()
+
+
+class Together:
+    """Batches by stage and width across all videos in flight (`sdcom.engine.scheduler`).
+
+    Answers may differ in their last digits with what else is in flight.
+
+    Args:
+        backend: of a model without temporal shift; what its batches cost is measured first.
+        limits: what may be in flight and in one batch.
+        num_in_hand: batches gathered or handed back while another one is computed.
+    """
+
+    def __init__(self, backend: Backend, limits: Limits | None = None, *, num_in_hand: int = 2) -> None:
+        config, limits = backend.info.config, limits or Limits(max_batch_frames=256, max_batch_videos=256)
+        backend.prepare_thread()
+        self._scheduler = Scheduler(
+            backend,
+            config,
+            limits,
+            costs=measure_costs(backend, config, limits),
+            num_in_hand=num_in_hand,
+            initializer=backend.prepare_thread,
+        )
+
+    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
+        """Run one video's frames through the composition, in batches with others."""
+        return self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline).result()
+
+    def call(self, work: Callable[[], Answer]) -> Answer:
+        """Run work on the backend's thread, between batches."""
+        return self._scheduler.call(work)
+
+    def close(self) -> None:
+        """Fail what is in flight, and end."""
+        self._scheduler.close()
