@@ -180,41 +180,46 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Train a model on a dataset, on rendered clips, or on both."""
-    from training.cli import app as training
-
-    training(["train", *context.args])
+    _run_training("train", context.args)
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def evaluate(context: typer.Context) -> None:
     """Print a model's accuracy and GFLOPs beside its baselines' and those of controls at equal FLOPs."""
-    from training.cli import app as training
-
-    training(["evaluate", *context.args])
+    _run_training("evaluate", context.args)
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def calibrate(context: typer.Context) -> None:
     """Measure what each price and each early exit costs and keeps, and write it into the model directory."""
-    from training.cli import app as training
-
-    training(["calibrate", *context.args])
+    _run_training("calibrate", context.args)
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def results(context: typer.Context) -> None:
     """Sum several evaluations up in one page, with plots."""
-    from training.cli import app as training
-
-    training(["results", *context.args])
+    _run_training("results", context.args)
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def data(context: typer.Context) -> None:
     """Check datasets, and pack them for quick reading."""
-    from training.cli import app as training
+    _run_training("data", context.args)
 
-    training(["data", *context.args])
+
+def _run_training(command: str, arguments: list[str]) -> None:
+    """Hand a command on to the training package.
+
+    Raises:
+        SettingsError: what training needs is not installed.
+    """
+    try:
+        from training.cli import app as training
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"sdcom {command} needs {error.name}, which the extra `train` brings: pip install 'sdcom[train]'"
+        ) from error
+    training([command, *arguments])
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)

@@ -184,6 +184,23 @@ def test_the_service_and_the_recognizer_need_no_torch() -> None:
     assert provider == "onnxruntime-cpu"
 
 
+def test_training_without_torch_says_what_to_install() -> None:
+    program = "import sys; sys.modules['torch'] = None; from sdcom.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "tiny", "--output", "nowhere"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "sdcom: sdcom train needs torch, which the extra `train` brings: pip install 'sdcom[train]'\n"
+    )
+
+
 def _both(config: ModelConfig) -> tuple[OnnxBackend, TorchBackend]:
     info = ModelInfo(name="both", version="0", config=config)
     model = Model(info, lively_networks(config).requires_grad_(requires_grad=False))
