@@ -10,13 +10,10 @@ COPY service service
 COPY training training
 
 FROM source AS build-cpu
-# An index of CPU-only torch wheels makes the image several gigabytes smaller; docs/operations.md says how.
-ARG EXTRA_INDEX_URL=""
-RUN PIP_EXTRA_INDEX_URL="${EXTRA_INDEX_URL}" scripts/install.sh /opt/venv cpu --no-cache-dir
+RUN scripts/install.sh /opt/venv cpu --no-cache-dir
 
 FROM source AS build-gpu
-ARG EXTRA_INDEX_URL=""
-RUN PIP_EXTRA_INDEX_URL="${EXTRA_INDEX_URL}" scripts/install.sh /opt/venv gpu --no-cache-dir
+RUN scripts/install.sh /opt/venv gpu --no-cache-dir
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sdcom

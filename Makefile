@@ -3,18 +3,26 @@
 .PHONY: help setup demo test check lint format serve proto train-tiny bench fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
+SERVES := .venv/.serves
 INSTALLED := .venv/.installed
+INSTALL := PYTHON=$(PYTHON) sh scripts/install.sh .venv
+EDITABLE := --quiet --config-settings editable_mode=compat --editable
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
-	PYTHON=$(PYTHON) sh scripts/install.sh .venv cpu,train,dev --quiet --config-settings editable_mode=compat --editable
+# What serving needs: no torch, which is most of the download.
+$(SERVES): pyproject.toml constraints.txt scripts/install.sh
+	$(INSTALL) cpu $(EDITABLE)
 	@touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/install.sh
+	$(INSTALL) cpu,train,dev $(EDITABLE)
+	@touch $(SERVES) $@
 
 setup: $(INSTALLED)  ## create .venv with everything for development
 
-demo: $(INSTALLED)  ## serve the bundled model, post a sample, print the answer
+demo: $(SERVES)  ## serve the bundled model, post a sample, print the answer
 	$(BIN)/python -m service.demo
 
 test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
@@ -35,7 +43,7 @@ format: $(INSTALLED)  ## sort imports and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-serve: $(INSTALLED)  ## serve the bundled model on port 8000 (gRPC: 50051)
+serve: $(SERVES)  ## serve the bundled model on port 8000 (gRPC: 50051)
 	$(BIN)/sdcom serve
 
 proto: $(INSTALLED)  ## generate service/pb from protos/
@@ -49,8 +57,9 @@ train-tiny: $(INSTALLED)  ## train both stages on rendered clips, to see that it
 fuzz: $(INSTALLED)  ## send thousands of damaged files through a running server
 	$(BIN)/pytest -m fuzz
 
-bench: $(INSTALLED)  ## time each part at each width beside its FLOPs
-	$(BIN)/sdcom bench
+bench: $(SERVES)  ## time each part at each width, and whole clips, beside their FLOPs
+	$(BIN)/sdcom bench parts
+	$(BIN)/sdcom bench engine
 
 clean:  ## remove the environment, caches and runs
 	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
