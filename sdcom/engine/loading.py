@@ -59,3 +59,16 @@ def _load_torch(directory: Path, device: DeviceName, num_threads: int) -> Backen
         raise SettingsError(f"the torch engine cannot compute on {device} here: cpu is always there")
     found = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return TorchBackend(load_model(directory, found), num_threads=num_threads)
+
+
+def load_untrained_paper(*, num_threads: int) -> Backend:
+    """Return the paper's networks with random weights in ONNX Runtime, for timing.
+
+    Raises:
+        SettingsError: torch or ONNX Runtime is not installed.
+    """
+    if find_spec("torch") is None or not _has_onnx():
+        raise SettingsError("random networks need torch and ONNX Runtime: pip install 'sdcom[cpu,train]'")
+    from sdcom.engine.untrained import untrained_paper_backend  # noqa: PLC0415
+
+    return untrained_paper_backend(num_threads=num_threads)

@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sdcom.engine.backend import Backend
 from sdcom.engine.bench import time_parts
-from sdcom.engine.loading import DeviceName, EngineName, load_backend
+from sdcom.engine.loading import DeviceName, EngineName, load_backend, load_untrained_paper
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from service.bench.load import LoadRow, drive
-from service.bench.networks import calibrated_mixes, time_whole
+from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
 from service.bench.requests import time_requests
 from service.demo import ServerProcess
 
@@ -30,6 +31,14 @@ EngineOption = Annotated[EngineName, typer.Option(help="What runs the networks."
 DeviceOption = Annotated[DeviceName, typer.Option(help="Where.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of one network call.")]
 RepeatsOption = Annotated[int, typer.Option(min=1, help="Turns; the median counts.")]
+PaperOption = Annotated[
+    bool,
+    typer.Option(
+        "--paper",
+        help="The paper's networks instead of a model, in ONNX Runtime: MobileNetV2, slimmable ResNet-50, "
+        "16 frames at 224 px, with random weights. Needs torch.",
+    ),
+]
 OutputOption = Annotated[Path | None, typer.Option(help="File for the figures, as JSON.")]
 
 
@@ -37,6 +46,7 @@ OutputOption = Annotated[Path | None, typer.Option(help="File for the figures, a
 def parts(
     *,
     model: ModelOption = None,
+    paper: PaperOption = False,
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -44,7 +54,7 @@ def parts(
     output: OutputOption = None,
 ) -> None:
     """Time every part at every width, beside its FLOPs."""
-    backend = load_backend(model or bundled_model_dir(), engine=engine, device=device, num_threads=threads)
+    backend = _backend(model, engine, device, threads, paper=paper)
     timings = time_parts(backend, num_repeats=repeats)
     full = timings[-1]
     table = Table("part", "MACs a frame", "of full width", "ms a frame", "of full width", box=None)
@@ -58,6 +68,7 @@ def parts(
 def engine(
     *,
     model: ModelOption = None,
+    paper: PaperOption = False,
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -65,8 +76,9 @@ def engine(
     output: OutputOption = None,
 ) -> None:
     """Time whole clips, at the mixes of widths that calibration found, against full width on every frame."""
-    backend = load_backend(model or bundled_model_dir(), engine=engine, device=device, num_threads=threads)
-    rows = time_whole(backend, calibrated_mixes(backend), num_repeats=repeats)
+    backend = _backend(model, engine, device, threads, paper=paper)
+    mixes = calibrated_mixes(backend) if backend.info.calibration else planned_mixes(backend)
+    rows = time_whole(backend, mixes, num_repeats=repeats)
     table = Table("", "GFLOPs a clip", "ms", "ideal speed-up", "speed-up", "of the ideal", box=None)
     for row in rows:
         figures = (f"{row.gmacs:.3f}", f"{row.ms:.1f}", f"{row.ideal_speedup:.2f}", f"{row.speedup:.2f}")
@@ -131,6 +143,14 @@ def serve(
     for row in rows:
         table.add_row(*_load_figures(row))
     _show(table, output, {"seconds": seconds, "deadline_s": deadline_s, "governor": governor}, rows)
+
+
+def _backend(
+    model: Path | None, engine: EngineName, device: DeviceName, threads: int, *, paper: bool
+) -> Backend:
+    if paper:
+        return load_untrained_paper(num_threads=threads)
+    return load_backend(model or bundled_model_dir(), engine=engine, device=device, num_threads=threads)
 
 
 def _load_figures(row: LoadRow) -> tuple[str, ...]:

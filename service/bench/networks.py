@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.budget import WidthPlan
+from sdcom.budget import WidthPlan, fit_widths
 from sdcom.engine.backend import Backend
 from sdcom.engine.composed import Planner
 from sdcom.engine.composition import compose_video
@@ -45,6 +45,30 @@ class Whole:
     def efficiency(self) -> float:
         """Share of the ideal speed-up that was reached."""
         return self.speedup / self.ideal_speedup
+
+
+SHARES = (1.0, 0.5, 0.25, 0.15, 0.1)
+"""Budgets of `planned_mixes`, as shares of the baseline's FLOPs."""
+
+
+def planned_mixes(backend: Backend, shares: Sequence[float] = SHARES) -> list[Mix]:
+    """Return the mixes of widths that the planner finds within budgets, for a gate that knows nothing.
+
+    Args:
+        backend: of a model that was never calibrated.
+        shares: of the baseline's FLOPs; those below the floor are left out.
+    """
+    info, macs = backend.info, backend.info.macs
+    num_frames, num_widths = info.config.clip.num_frames, info.config.num_widths
+    logits_TK = np.random.default_rng(0).normal(size=(num_frames, num_widths)).astype(np.float32)
+    mixes = []
+    for share in shares:
+        left = round(share * macs.baseline(num_frames)) - macs.floor(num_frames)
+        if left >= 0:
+            choices = fit_widths(logits_TK, macs.dynamic_by_choice, left).choices
+            counts_K = np.bincount(choices, minlength=num_widths).tolist()
+            mixes.append(Mix(f"budget {share:g}", tuple(counts_K)))
+    return mixes
 
 
 def calibrated_mixes(backend: Backend, most: int = 6) -> list[Mix]:

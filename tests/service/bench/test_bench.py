@@ -14,7 +14,7 @@ from sdcom.engine.loading import load_backend
 from sdcom.recognizer import bundled_model_dir
 from service.bench.app import app
 from service.bench.load import Reply, percentile, summarize
-from service.bench.networks import _whole_counts, calibrated_mixes, time_whole
+from service.bench.networks import _whole_counts, calibrated_mixes, planned_mixes, time_whole
 from service.bench.turns import medians_ms
 
 
@@ -61,6 +61,17 @@ def test_only_answers_in_time_are_good_and_only_answers_save() -> None:
     assert row.saved == pytest.approx(0.7)
     assert row.mean_min_lam == 2.0
     assert row.latency_s == {50: 0.5, 95: 3.0, 99: 3.0}
+
+
+def test_mixes_of_a_model_without_calibration_keep_within_their_budgets(tiny_model_dir: Path) -> None:
+    backend = load_backend(tiny_model_dir)
+    macs, widths = backend.info.macs, backend.info.config.widths
+    mixes = planned_mixes(backend, (1.0, 0.5, 0.1))
+    assert [mix.name for mix in mixes] == ["budget 1", "budget 0.5"], "0.1 is below the floor"
+    for mix, share in zip(mixes, (1.0, 0.5), strict=True):
+        taken = [width for width, count in zip(widths, mix.counts_K, strict=True) for _ in range(count)]
+        assert len(taken) == 4
+        assert macs.total(taken) <= share * macs.baseline(4)
 
 
 def test_the_whole_is_timed_beside_what_its_flops_promise(tiny_model_dir: Path) -> None:
