@@ -11,16 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from sdcom.checkpoint import FileRecord, load_info, load_weights
 from sdcom.engine.backend import Backend, Float32Array
 from sdcom.engine.onnx_backend import OnnxBackend
-from sdcom.engine.onnx_graphs.parts import dynamic_part, fusion_part, gate_part, static_part
+from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import SdcomError
 
 MANIFEST = "export.json"
-CLASSIFIERS = "classifiers.safetensors"
 TOLERANCE = 1e-4
 """Of a part's largest value: how far float32 may be from the reference."""
 
@@ -62,6 +60,7 @@ def export_onnx(directory: Path, output: Path) -> Export:
         "static.onnx": static_part(info, weights),
         "gate.onnx": gate_part(info, weights),
         "fusion.onnx": fusion_part(info, weights),
+        "classifiers.onnx": classifier_part(info, weights),
         **{
             f"dynamic_w{round(100 * width):02d}.onnx": dynamic_part(info, weights, width)
             for width in info.config.widths
@@ -71,8 +70,6 @@ def export_onnx(directory: Path, output: Path) -> Export:
     output.mkdir(parents=True, exist_ok=True)
     for name, graph in graphs.items():
         (output / name).write_bytes(graph)
-    classifiers = ("fusion.classifier_weight", "fusion.classifier_bias")
-    save_file({name: weights[name].astype(np.float32) for name in classifiers}, output / CLASSIFIERS)
     files = {path.name: _record(path) for path in sorted(output.iterdir()) if path.name != MANIFEST}
     manifest = {
         "model": info.full_name,
@@ -101,21 +98,23 @@ def _compared(directory: Path, ours: OnnxBackend) -> dict[str, float]:
 
 
 def _outputs(backend: Backend) -> dict[str, Float32Array]:
-    """Return what every part says of a few seeded frames."""
+    """Return what every part says of a seeded clip."""
     config = backend.info.config
     side = -(-config.clip.crop // 8)
-    coarse = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(256, size=(config.clip.num_frames, 8, 8, 3), dtype=np.uint8)
     frames = (
         coarse.repeat(side, axis=1).repeat(side, axis=2)[:, : config.clip.crop, : config.clip.crop].copy()
     )
     looked = backend.look(frames)
     filled = {f"dynamic at {width:g}": backend.fill(frames, width) for width in config.widths if width > 0}
+    fused = backend.fuse(looked.features_ND, filled["dynamic at 1"])
     return {
         "static": looked.features_ND,
         "gate's embedding": looked.embeddings_NE,
         "gate": backend.decide(looked.embeddings_NE[None])[0],
         **filled,
-        "fusion": backend.fuse(looked.features_ND, filled["dynamic at 1"]),
+        "fusion": fused,
+        "classifiers": backend.classify(np.maximum.accumulate(fused)[None]),
     }
 
 

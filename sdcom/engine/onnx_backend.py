@@ -16,7 +16,7 @@ from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
 from sdcom.engine.backend import Float32Array, FrameByFrame, Int64Array, Looked, StreamFiller, UInt8Array
 from sdcom.engine.onnx_graphs.graph import Graph
-from sdcom.engine.onnx_graphs.parts import dynamic_part, fusion_part, gate_part, static_part
+from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import InvalidParameterError, SettingsError
 from sdcom.recognition import Provider
 
@@ -33,7 +33,7 @@ def best_device() -> Device:
     """Return "cuda" where a session is found to run on it, else "cpu"."""
     graph = Graph("probe", {"x": ("float32", (1,))})
     try:
-        _SessionFactory(1, "cuda").open(graph.serialized({"y": (graph.node("Relu", "x"), (1,))}))
+        _SessionFactory("cuda").open(graph.serialized({"y": (graph.node("Relu", "x"), (1,))}))
     except SettingsError:
         return "cpu"
     return "cuda"
@@ -45,7 +45,7 @@ class OnnxBackend:
     Args:
         info: the model.
         weights: its weights.
-        num_threads: of one network call, on a processor.
+        num_threads: of one call of a backbone, on a processor; the small parts take one.
         device: where to compute.
 
     Raises:
@@ -63,12 +63,13 @@ class OnnxBackend:
             )
         self._info = info
         self._num_features = feature_channels(info.config.dynamic)
-        sessions = _SessionFactory(num_threads, device)
-        self._static = sessions.open(static_part(info, weights))
+        sessions = _SessionFactory(device)
+        self._static = sessions.open(static_part(info, weights), num_threads)
         self._gate = sessions.open(gate_part(info, weights))
         self._fusion = sessions.open(fusion_part(info, weights))
+        self._classifiers = sessions.open(classifier_part(info, weights))
         self._dynamic = {
-            width: sessions.open(dynamic_part(info, weights, width))
+            width: sessions.open(dynamic_part(info, weights, width), num_threads)
             for width in info.config.widths
             if width > 0
         }
@@ -132,10 +133,14 @@ class OnnxBackend:
 
     def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
         """Return the logits [B, T, L] after each frame, the first of them at position `first`."""
-        steps = slice(first, first + maxima_BTF.shape[1])
-        products_TBL = maxima_BTF.swapaxes(0, 1) @ self._classifier_TLF[steps].swapaxes(1, 2)
-        logits_BTL: Float32Array = products_TBL.swapaxes(0, 1) + self._bias_TL[steps]
-        return logits_BTL
+        num_steps = maxima_BTF.shape[1]
+        if num_steps == len(self._bias_TL):
+            logits_BTL: Float32Array = self._classifiers.run(["logits"], {"maxima": maxima_BTF})[0]
+            return logits_BTL
+        # Not by BLAS: its threads would wait for each other wherever the processors are busy.
+        steps = slice(first, first + num_steps)
+        products_BTL: Float32Array = np.einsum("btf,tlf->btl", maxima_BTF, self._classifier_TLF[steps])
+        return products_BTL + self._bias_TL[steps]
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""
@@ -152,9 +157,16 @@ def _share_one_arena() -> None:
 
 
 class _SessionFactory:
-    """Opens sessions that compute where they were told to, or not at all."""
+    """Opens sessions that compute where they were told to, or not at all.
 
-    def __init__(self, num_threads: int, device: Device) -> None:
+    Args:
+        device: where.
+
+    Raises:
+        SettingsError: this installation of ONNX Runtime cannot compute there.
+    """
+
+    def __init__(self, device: Device) -> None:
         self._wanted = _PROVIDERS[device]
         available: Sequence[str] = onnxruntime.get_available_providers()
         if self._wanted not in available:
@@ -162,22 +174,19 @@ class _SessionFactory:
                 f"this ONNX Runtime cannot compute on {device}: it has {', '.join(available)}; "
                 "onnxruntime-gpu (`pip install sdcom[gpu]`) has the others"
             )
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = num_threads
-        self._options.inter_op_num_threads = 1
-        self._options.log_severity_level = 3
         _share_one_arena()
-        self._options.add_session_config_entry("session.use_env_allocators", "1")
-        # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
-        self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
-    def open(self, graph: bytes) -> onnxruntime.InferenceSession:
+    def open(self, graph: bytes, num_threads: int = 1) -> onnxruntime.InferenceSession:
         """Open a session.
+
+        Args:
+            graph: the serialized model.
+            num_threads: of one call. Small parts take one: more would wait for each other.
 
         Raises:
             SettingsError: it fell back to another provider than the one asked for, as it does silently.
         """
-        session = onnxruntime.InferenceSession(graph, self._options, providers=[self._wanted])
+        session = onnxruntime.InferenceSession(graph, _options(num_threads), providers=[self._wanted])
         found = session.get_providers()[0]
         if found != self._wanted:
             raise SettingsError(
@@ -185,3 +194,16 @@ class _SessionFactory:
                 "the driver or its libraries cannot be loaded"
             )
         return session
+
+
+def _options(num_threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Denormal numbers take many times as long as others.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

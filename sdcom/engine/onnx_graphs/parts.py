@@ -1,7 +1,7 @@
 """The parts of one model as ONNX models.
 
 The static network and the gate's embedding are one, the gate's decision is another, the dynamic network is
-one for each width, the fusion head's projection the last. The classifiers are a product of arrays.
+one for each width, the fusion head's projection and its T classifiers are the last two.
 
 Shapes: N frames of any videos, B videos, T frames of each, H W pixels, D features, E embedding, K widths,
 F fused features.
@@ -106,6 +106,19 @@ def fusion_part(info: ModelInfo, weights: Weights) -> bytes:
     scale_F, shift_F = fusion.norm("norm")
     fused = graph.linear(both, fusion.read("linear.weight") * scale_F[:, None], shift_F)
     return graph.serialized({"fused": (graph.node("Relu", fused), ("N", config.fusion_features))})
+
+
+def classifier_part(info: ModelInfo, weights: Weights) -> bytes:
+    """Return `maxima` [B, T, F], all T of them, to `logits` [B, T, L]."""
+    config, fusion = info.config, WeightReader(weights, "fusion.")
+    num_frames = config.clip.num_frames
+    graph = Graph("classifiers", {"maxima": ("float32", ("B", num_frames, config.fusion_features))})
+    maxima_TBF = graph.node("Transpose", "maxima", perm=[1, 0, 2])
+    weight_TFL = graph.constant(fusion.read("classifier_weight").swapaxes(1, 2))
+    bias_T1L = graph.constant(fusion.read("classifier_bias")[:, None])
+    logits_TBL = graph.node("Add", graph.node("MatMul", maxima_TBF, weight_TFL), bias_T1L)
+    logits_BTL = graph.node("Transpose", logits_TBL, perm=[1, 0, 2])
+    return graph.serialized({"logits": (logits_BTL, ("B", num_frames, config.num_labels))})
 
 
 def _of_frames(name: str, clip: ClipConfig) -> Graph:
