@@ -138,12 +138,16 @@ class ForwardReader:
 
     def _seek(self, key: int) -> tuple[int, _Packets] | None:
         """Go to a keyframe, or to one before it that the demuxer takes for the nearest."""
-        pts, dts = int(self._index.keyframe_pts_K[key]), int(self._index.keyframe_seek_K[key])
-        for ticks in (pts, dts):  # MP4 and Matroska go by the one, the others by the other
+        index = self._index
+        pts, stored = int(index.keyframe_pts_K[key]), int(index.keyframe_seek_K[key])
+        # Demuxers take a time for when a frame is shown, or decoded, or decoded with the longest delay.
+        for ticks, latest_only in ((pts, True), (pts + index.delay, True), (pts, False), (stored, False)):
             packets = self._packets_near(ticks)
             first = next((packet for packet in packets if packet.is_keyframe), None)
-            landed = None if first is None else packet_time(first, self._index.container)
-            if first is not None and landed is not None and landed <= pts:
+            landed = None if first is None else packet_time(first, index.container)
+            if first is None or landed is None:
+                continue
+            if landed == pts or (landed < pts and not latest_only):
                 return landed, chain([first], packets)
         return None
 

@@ -27,7 +27,7 @@ from sdcom.video.geometry import Orientation
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.references import REFERRED, Payload, Reference, reference_reader
 from sdcom.video.source import FileView
-from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, plainly_ordered
+from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest_delay, plainly_ordered
 
 _DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
@@ -50,7 +50,8 @@ class VideoIndex:
         pts_N: ascending presentation times in ticks, one for each frame that is shown.
         duration: ticks from the first frame's start to the last one's end, at least 1.
         keyframe_pts_K: ascending presentation times where decoding can start besides the file's start.
-        keyframe_seek_K: the time to seek to for each of them.
+        keyframe_seek_K: the time at which each of them is decoded.
+        delay: the most ticks from when a frame is decoded to when it is shown.
         plainly_ordered: frames are all shown, have times of their own, start with a keyframe, and none is
             shown before the keyframe that it is stored behind.
         storage: in which order frames are stored and what they cost; None where packets cannot be told apart
@@ -69,6 +70,7 @@ class VideoIndex:
     duration: int
     keyframe_pts_K: Int64Array
     keyframe_seek_K: Int64Array
+    delay: int
     plainly_ordered: bool
     storage: Storage | None
 
@@ -192,6 +194,7 @@ def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> tup
         duration=duration,
         keyframe_pts_K=np.array(keyframe_pts, dtype=np.int64),
         keyframe_seek_K=np.array([keyframes[pts] for pts in keyframe_pts], dtype=np.int64),
+        delay=longest_delay(packets),
         plainly_ordered=plainly_ordered(packets),
         storage=None if container in _COUNTED else Storage.of(packets),
     )

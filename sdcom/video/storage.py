@@ -113,3 +113,8 @@ def last_frame_ticks(shown: Sequence[int], packets: Sequence[StoredPacket]) -> i
     claimed = max((packet.duration for packet in packets if packet.time == shown[-1]), default=0)
     average = (shown[-1] - shown[0]) // max(len(shown) - 1, 1)
     return max(claimed or average, 1)
+
+
+def longest_delay(packets: Sequence[StoredPacket]) -> int:
+    """Return the most ticks from when a frame is decoded to when it is shown."""
+    return max((p.time - p.seek for p in packets if p.time is not None and p.seek is not None), default=0)
