@@ -35,7 +35,7 @@ from sdcom.recognition import (
     softmax,
     top_predictions,
 )
-from sdcom.sampling import feeding_order
+from sdcom.sampling import Sampling, feeding_order
 from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
 
 Answer = TypeVar("Answer")
@@ -73,6 +73,7 @@ class Recognizer:
         *,
         limits: DecodeLimits | None = None,
         num_decode_workers: int | None = None,
+        sampling: Sampling = "centers",
         on_restart: Callable[[str], None] | None = None,
         num_threads: int | None = None,
     ) -> Self:
@@ -82,6 +83,7 @@ class Recognizer:
             model_dir: a model directory; None is the bundled model.
             limits: what the decoders accept.
             num_decode_workers: decode processes; None is one per processor that may be used.
+            sampling: which frame of each of a video's equal stretches is looked at.
             on_restart: called with the reason whenever a decode worker is replaced.
             num_threads: threads of one network call; None is half of the processors: the decoders work
                 meanwhile, and threads that wait for one another wait for the slowest.
@@ -94,6 +96,7 @@ class Recognizer:
             model.info.config.clip,
             limits or DecodeLimits(),
             num_workers=num_decode_workers or num_processors(),
+            sampling=sampling,
             on_restart=on_restart,
         )
         return cls(model, decoders, num_threads=num_threads or max(1, num_processors() // 2))

@@ -13,6 +13,7 @@ from sdcom.checkpoint import Model, write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.sampling import Sampling
 from training.cli.console import progress
 from training.cli.data import ClassesOption, FormatOption, SplitOption, TestOption, VideosOption
 from training.cli.models import DeviceOption, examined_evidence, open_recognizer, stored_as_frames
@@ -28,6 +29,10 @@ from training.evaluation.timing import measure
 
 CONTROLS = (Method.RANDOM, Method.ONE_WIDTH, Method.ONE_WIDTH_TSN, Method.FEWER, Method.FEWER_TSN)
 PARTS_REPEATS = 5
+
+SamplingOption = Annotated[
+    Sampling, typer.Option(help="Which frame of each stretch of a video file is looked at.")
+]
 
 
 def evaluate(
@@ -51,6 +56,7 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option(help="What runs of the same kind share in the results; the model's name.")
     ] = None,
+    sampling: SamplingOption = "centers",
     timed: Annotated[int, typer.Option(min=0, help="Clips to time whole, from file to answer.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one network call, when timed.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Draws of each random control.")] = 5,
@@ -63,7 +69,7 @@ def evaluate(
     """Print a model's accuracy and GFLOPs beside those of its baselines and of controls at equal FLOPs."""
     directory = model or bundled_model_dir()
     shares = tuple(budget or ())
-    with open_recognizer(directory, device) as recognizer:
+    with open_recognizer(directory, device, sampling) as recognizer:
         dataset = Dataset(data, format, split, videos, test, classes)
         clips = _test_clips(dataset, recognizer.model.info.config.labels)
         evidence = examined_evidence(recognizer, clips)
@@ -85,7 +91,7 @@ def evaluate(
         name=name or recognizer.model.info.name,
         data=data.name,
         split=split if _has_columns(dataset) else "test",
-        command=_command(directory, dataset, shares),
+        command=_command(directory, dataset, shares, sampling),
     )
     _print(made, recognizer.model, shares)
     if output is not None:
@@ -95,7 +101,7 @@ def evaluate(
         _write_scores(directory, recognizer.model, made, shares)
 
 
-def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
+def _command(directory: Path, dataset: Dataset, shares: Sequence[float], sampling: Sampling) -> str:
     """Return the command that gives the same figures, by the names of files and folders."""
     files = {"videos": dataset.videos, "test": dataset.test, "classes": dataset.classes}
     options = {
@@ -103,6 +109,7 @@ def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
         **({} if dataset.format is Format.AUTO else {"format": dataset.format}),
         **({"split": dataset.split} if _has_columns(dataset) else {}),
         **{name: path.name for name, path in files.items() if path is not None},
+        **({} if sampling == "centers" else {"sampling": sampling}),
     }
     words = [f"--{name} {value}" for name, value in options.items()]
     return " ".join(["sdcom evaluate", directory.name, *words, *(f"--budget {share:g}" for share in shares)])

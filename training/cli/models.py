@@ -13,6 +13,7 @@ from sdcom.checkpoint import load_model
 from sdcom.errors import InvalidParameterError
 from sdcom.processors import num_processors
 from sdcom.recognizer import Recognizer
+from sdcom.sampling import Sampling
 from sdcom.video import DecodeLimits, DecoderPool
 from training.cli.console import progress
 from training.data import Clip
@@ -41,7 +42,7 @@ def chosen_device(named: str | None) -> torch.device:
     return device
 
 
-def open_recognizer(directory: Path, device: str | None) -> Recognizer:
+def open_recognizer(directory: Path, device: str | None, sampling: Sampling = "centers") -> Recognizer:
     """Load a model onto a device, with decoders for its clips; to be closed by the caller.
 
     Raises:
@@ -49,7 +50,9 @@ def open_recognizer(directory: Path, device: str | None) -> Recognizer:
         InvalidParameterError: there is no such device.
     """
     model = load_model(directory, chosen_device(device))
-    decoders = DecoderPool(model.info.config.clip, DecodeLimits(), num_workers=num_processors())
+    decoders = DecoderPool(
+        model.info.config.clip, DecodeLimits(), num_workers=num_processors(), sampling=sampling
+    )
     return Recognizer(model, decoders, num_threads=num_processors())
 
 
