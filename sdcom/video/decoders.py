@@ -72,7 +72,7 @@ class DecordDecoder:
     def serves(self, source: FileView, index: VideoIndex) -> bool:
         """Tell whether decord is installed and known to be right for such a video."""
         return (
-            _load_decord() is not None
+            load_decord() is not None
             and source.num_bytes <= self._MAX_BYTES
             and index.container in self._CONTAINERS
             and index.codec in self._CODECS
@@ -87,7 +87,7 @@ class DecordDecoder:
         self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
     ) -> Iterator[tuple[UInt8Array, bool]]:
         """Yield the wanted frames; gives up unless decord's own timeline is the one that was probed."""
-        decord = _load_decord()
+        decord = load_decord()
         assert decord is not None
         width, height = scaled_size(index.width, index.height, short_side)
         try:
@@ -159,7 +159,7 @@ def use_first_able(
 
 
 @cache
-def _load_decord() -> ModuleType | None:
+def load_decord() -> ModuleType | None:
     """Return decord, silenced, or None where it is not installed: it has wheels for Linux on x86_64 only."""
     try:
         import decord  # noqa: PLC0415  # heavy, and only decoding processes want it
