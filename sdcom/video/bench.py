@@ -52,13 +52,13 @@ _WARM_UP = BenchClip("h264", 64, 64, 1, 10)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one way of decoding 16 frames of one clip costs.
+    """What one way of decoding T frames of one clip costs.
 
     Attributes:
         clip: the clip's name.
         mbit_per_s: its rate.
         way: one of `WAYS`.
-        num_decoded: frames that must be decoded for the 16; None where the model does not say.
+        num_decoded: frames that must be decoded for the T; None where the model does not say.
         cpu_ms: median of the repeats, in milliseconds of processor time; None if this way cannot read it.
         repeats_ms: each repeat.
         ratio: how many times less than the clip's first way.
@@ -73,12 +73,15 @@ class Row:
     ratio: float | None
 
 
-def decode_bench(clips: Sequence[BenchClip], folder: Path, *, repeats: int = 5) -> list[Row]:
+def decode_bench(
+    clips: Sequence[BenchClip], folder: Path, *, num_frames: int = 16, repeats: int = 5
+) -> list[Row]:
     """Time each way on each clip, turn by turn, every time in a process of its own.
 
     Args:
         clips: what to decode; generated into the folder where they are not there yet.
         folder: of the clips.
+        num_frames: T, to be decoded of each.
         repeats: processes for each clip and way.
     """
     progress = partial(track, console=Console(stderr=True), transient=True)
@@ -93,12 +96,16 @@ def decode_bench(clips: Sequence[BenchClip], folder: Path, *, repeats: int = 5) 
     times: dict[tuple[str, str], list[float | None]] = {}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
         for clip, path, way in progress(turns, "decoding"):
-            done = processes.submit(_cpu_ms, way, clip, path, warm_up).result()
+            done = processes.submit(_cpu_ms, way, num_frames, clip, path, warm_up).result()
             times.setdefault((clip.name, way), []).append(done)
-    return [row for clip, path in zip(clips, files, strict=True) for row in _rows(clip, path, times)]
+    return [
+        row for clip, path in zip(clips, files, strict=True) for row in _rows(num_frames, clip, path, times)
+    ]
 
 
-def _rows(clip: BenchClip, path: Path, times: dict[tuple[str, str], list[float | None]]) -> Iterator[Row]:
+def _rows(
+    num_frames: int, clip: BenchClip, path: Path, times: dict[tuple[str, str], list[float | None]]
+) -> Iterator[Row]:
     repeats = {way: tuple(t for t in times[clip.name, way] if t is not None) for way in WAYS}
     medians = {way: statistics.median(done) if done else None for way, done in repeats.items()}
     reference = next(iter(medians.values()))
@@ -108,55 +115,55 @@ def _rows(clip: BenchClip, path: Path, times: dict[tuple[str, str], list[float |
             clip=clip.name,
             mbit_per_s=path.stat().st_size * 8e-6 / clip.seconds,
             way=way,
-            num_decoded=_num_decoded(index, way),
+            num_decoded=_num_decoded(index, num_frames, way),
             cpu_ms=cpu_ms,
             repeats_ms=repeats[way],
             ratio=None if reference is None or cpu_ms is None else reference / cpu_ms,
         )
 
 
-def _cpu_ms(way: str, clip: BenchClip, path: Path, warm_up: Path) -> float | None:
+def _cpu_ms(way: str, num_frames: int, clip: BenchClip, path: Path, warm_up: Path) -> float | None:
     """Return the processor time of one decoding in this process; None if this way cannot read the clip."""
-    WAYS[way](_WARM_UP, warm_up)
+    WAYS[way](num_frames, _WARM_UP, warm_up)
     started = time.process_time()
-    done = WAYS[way](clip, path)
+    done = WAYS[way](num_frames, clip, path)
     return (time.process_time() - started) * 1e3 if done else None
 
 
-def _by_decord(clip: BenchClip, path: Path) -> bool:
+def _by_decord(num_frames: int, clip: BenchClip, path: Path) -> bool:
     decord = load_decord()
     if decord is None:
         return False
     width, height = scaled_size(clip.width, clip.height, _CLIP.short_side)
     try:
         reader = decord.VideoReader(str(path), width=width, height=height, num_threads=1)
-        frames_THWC = reader.get_batch(segment_centers(len(reader), _CLIP.num_frames)).asnumpy()
+        frames_THWC = reader.get_batch(segment_centers(len(reader), num_frames)).asnumpy()
     except decord.DECORDError:
         return False
     return np.stack([center_crop(frame, _CLIP.crop) for frame in frames_THWC]).size > 0
 
 
-def _as_served(sampling: Sampling, _: BenchClip, path: Path) -> bool:
-    out_THWC = np.empty((_CLIP.num_frames, _CLIP.crop, _CLIP.crop, 3), dtype=np.uint8)
+def _as_served(sampling: Sampling, num_frames: int, _: BenchClip, path: Path) -> bool:
+    out_THWC = np.empty((num_frames, _CLIP.crop, _CLIP.crop, 3), dtype=np.uint8)
     with path.open("rb") as file:
         source, container = _source(file.fileno())
         decode_clip(source, container, _CLIP.short_side, _LIMITS, out_THWC, sampling=sampling)
     return True
 
 
-def _past_nothing(_: BenchClip, path: Path) -> bool:
+def _past_nothing(num_frames: int, _: BenchClip, path: Path) -> bool:
     with path.open("rb") as file:
         source, container = _source(file.fileno())
         with open_video(source, container, _LIMITS) as opened:
             index, first = read_index(opened, container, _LIMITS)
             index = _without_passing(index)
             decoder = PyAVDecoder(_LIMITS, opened, first)
-            wanted_K = np.unique(sampled_frames(index, _CLIP.num_frames, "centers"))
+            wanted_K = np.unique(sampled_frames(index, num_frames, "centers"))
             frames = decoder.read(source, index, wanted_K, _CLIP.short_side)
             return np.stack([center_crop(frame, _CLIP.crop) for frame, _ in frames]).size > 0
 
 
-Way = Callable[[BenchClip, Path], bool]
+Way = Callable[[int, BenchClip, Path], bool]
 
 WAYS: dict[str, Way] = {
     "decord, centres": _by_decord,
@@ -185,10 +192,10 @@ def _without_passing(index: VideoIndex) -> VideoIndex:
     return replace(index, storage=replace(index.storage, passable_P=nothing))
 
 
-def _num_decoded(index: VideoIndex, way: str) -> int | None:
+def _num_decoded(index: VideoIndex, num_frames: int, way: str) -> int | None:
     if index.storage is None or way == "decord, centres":
         return None
-    frames_T = sampled_frames(index, _CLIP.num_frames, "cheapest" if way == "cheapest" else "centers")
+    frames_T = sampled_frames(index, num_frames, "cheapest" if way == "cheapest" else "centers")
     storage = (index if way in {"centers", "cheapest"} else _without_passing(index)).storage
     assert storage is not None
     one_each = replace(storage, num_bytes_P=np.zeros_like(storage.num_bytes_P))
@@ -196,8 +203,8 @@ def _num_decoded(index: VideoIndex, way: str) -> int | None:
     return None if costs is None else costs.of(frames_T)
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    title = f"{_CLIP.num_frames} frames, processor time"
+def _table(rows: Sequence[Row], num_frames: int) -> Table:
+    title = f"{num_frames} frames, processor time"
     table = Table("clip", "Mbit/s", "way", "decoded", "ms", "times less", title=title, box=None)
     for row in rows:
         is_first = row.way == next(iter(WAYS))
@@ -228,23 +235,25 @@ def _machine() -> dict[str, str]:
 
 
 def _main(
+    *,
     long: Annotated[
         bool, typer.Option(help="1080p, 60 s of H.264 as well; generating takes minutes.")
     ] = True,
     others: Annotated[bool, typer.Option(help="HEVC, VP9 and AV1 as well.")] = True,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to decode of each clip.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Processes for each clip and way.")] = 5,
     clips: Annotated[Path | None, typer.Option(help="Folder to keep the generated clips in.")] = None,
     output: Annotated[Path | None, typer.Option(help="File for the rows, as JSON.")] = None,
 ) -> None:
-    """Time the ways of decoding 16 frames of generated clips."""
+    """Time the ways of decoding a few frames of generated clips."""
     chosen = (*SHORT, *(LONG if long else ()), *(OTHERS if others else ()))
     with tempfile.TemporaryDirectory() as temporary:
         folder = clips or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = decode_bench(chosen, folder, repeats=repeats)
-    Console().print(_table(rows))
+        rows = decode_bench(chosen, folder, num_frames=frames, repeats=repeats)
+    Console().print(_table(rows, frames))
     if output is not None:
-        record = {"machine": _machine(), "rows": [asdict(row) for row in rows]}
+        record = {"machine": _machine(), "num_frames": frames, "rows": [asdict(row) for row in rows]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
