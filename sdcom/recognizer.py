@@ -36,7 +36,7 @@ from sdcom.recognition import (
     softmax,
     top_predictions,
 )
-from sdcom.sampling import feeding_order
+from sdcom.sampling import Sampling, feeding_order
 from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
 
 Answer = TypeVar("Answer")
@@ -78,6 +78,7 @@ class Recognizer:
         *,
         limits: DecodeLimits | None = None,
         num_decode_workers: int | None = None,
+        sampling: Sampling = "centers",
         on_restart: Callable[[str], None] | None = None,
         num_threads: int | None = None,
         engine: EngineName = "auto",
@@ -90,6 +91,7 @@ class Recognizer:
             model_dir: a model directory; None is the bundled model.
             limits: what the decoders accept.
             num_decode_workers: decode processes; None is one per processor that may be used.
+            sampling: which frame of each of a video's equal stretches is looked at.
             on_restart: called with the reason whenever a decode worker is replaced.
             num_threads: threads of one network call; None is half of the processors: the decoders work
                 meanwhile, and threads that wait for one another wait for the slowest.
@@ -112,6 +114,7 @@ class Recognizer:
             backend.info.config.clip,
             limits or DecodeLimits(),
             num_workers=num_decode_workers or num_processors(),
+            sampling=sampling,
             on_restart=on_restart,
         )
         if batching is None:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 FeedingOrder = Literal["coarse_to_fine", "time"]
 
+Sampling = Literal["centers", "cheapest"]
+"""Which frame stands for a segment: the one at its centre, or the one that costs the least to decode."""
+
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
@@ -113,6 +116,38 @@ def segment_center_frames(pts_N: Int64Array, duration: int, num_segments: int) -
         return segment_centers(len(pts_N), num_segments)
     centers_T = (2 * np.arange(num_segments, dtype=np.int64) + 1) * duration
     return frames_at_times((pts_N - pts_N[0]) * (2 * num_segments), centers_T)
+
+
+def frames_of_segments(
+    pts_N: Int64Array, duration: int, num_segments: int
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return each segment's first, centre and last frame: those of which any one may stand for the segment.
+
+    They are the frames that start within the segment. Where these do not include the centre frame of
+    `segment_center_frames`, because a segment is shorter than two frames or one frame stays longer than that,
+    the centre frame is all three.
+
+    Args:
+        pts_N: ascending presentation times in ticks, at least one.
+        duration: ticks from the first frame's start to the last frame's end.
+        num_segments: T.
+
+    Returns:
+        Non-decreasing indices into `pts_N`: first, centre and last, each of shape (T,).
+
+    Raises:
+        ValueError: there is no frame, or the count is below 1.
+    """
+    center_T = segment_center_frames(pts_N, duration, num_segments)
+    if is_constant_rate(pts_N):
+        start_N, duration = np.arange(len(pts_N), dtype=np.int64), len(pts_N)
+    else:
+        start_N = pts_N - pts_N[0]
+    edges = np.arange(num_segments + 1, dtype=np.int64) * duration
+    starts = np.searchsorted(start_N * num_segments, edges, side="left").astype(np.int64)
+    first_T, last_T = starts[:-1], starts[1:] - 1
+    holds_center_T = (first_T <= center_T) & (center_T <= last_T)
+    return np.where(holds_center_T, first_T, center_T), center_T, np.where(holds_center_T, last_T, center_T)
 
 
 def random_in_segments(num_frames: int, num_segments: int, rng: np.random.Generator) -> Int64Array:

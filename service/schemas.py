@@ -71,7 +71,7 @@ class VideoSchema(_Schema):
     height: int = Field(description="Pixels, after rotation.")
     container: str = Field(examples=["mp4"])
     codec: str = Field(examples=["h264"])
-    decoder: str = Field(examples=["decord"])
+    decoder: str = Field(examples=["pyav"])
 
 
 class RecognitionSchema(_Schema):

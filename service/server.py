@@ -42,6 +42,7 @@ def serve(settings: Settings) -> None:
         settings.model_dir,
         limits=settings.decode_limits(),
         num_decode_workers=settings.num_decode_workers,
+        sampling=settings.sampling,
         num_threads=settings.threads,
         engine=settings.engine,
         device=settings.device,

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sdcom.engine.loading import DeviceName, EngineName
 from sdcom.errors import SettingsError, nearest_name
 from sdcom.processors import num_processors
+from sdcom.sampling import Sampling
 from sdcom.video.limits import DecodeLimits
 
 PREFIX = "SDCOM_"
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
         max_video_bytes: largest upload.
         queue_size: requests that may be uploading or waiting for their turn; more are refused.
         decode_workers: jailed decode processes; one per processor that may be used when unset.
+        sampling: which frame of each of a video's equal stretches is looked at.
         threads: threads of one network call; half of the processors when unset.
         engine: what runs the networks: onnx, torch, or auto: onnx where it is installed and can.
         device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
     max_video_bytes: Bytes = 64 * 1024 * 1024
     queue_size: int = Field(64, ge=1)
     decode_workers: int | None = Field(None, ge=1, le=256)
+    sampling: Sampling = "centers"
     threads: int | None = Field(None, ge=1, le=1024)
     engine: EngineName = "auto"
     device: DeviceName = "auto"

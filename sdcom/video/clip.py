@@ -14,13 +14,14 @@ import av
 import av.error
 import numpy as np
 
+from sdcom.cheapest import cheapest_frames
 from sdcom.errors import UndecodableVideoError
-from sdcom.sampling import Float64Array, Int64Array, segment_center_frames
-from sdcom.video.decoders import PyAVDecoder, use_first_able
+from sdcom.sampling import Float64Array, Int64Array, Sampling, frames_of_segments, segment_center_frames
+from sdcom.video.decoders import Decoder, DecordDecoder, PyAVDecoder, use_first_able
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.messages import ClipFacts
-from sdcom.video.probe import check_dimensions, orientation_of, probe
+from sdcom.video.messages import ClipFacts, DecoderName
+from sdcom.video.probe import VideoIndex, check_dimensions, open_video, orientation_of, probe, read_index
 from sdcom.video.scale import Scaler
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
 from sdcom.video.source import FileView
@@ -32,9 +33,16 @@ _MIN_SHARE_READ = 0.5
 
 
 def decode_clip(
-    source: FileView, container: str, short_side: int, limits: DecodeLimits, out_THWC: UInt8Array
+    source: FileView,
+    container: str,
+    short_side: int,
+    limits: DecodeLimits,
+    out_THWC: UInt8Array,
+    *,
+    sampling: Sampling = "centers",
+    decoder: DecoderName = "pyav",
 ) -> ClipFacts:
-    """Fill `out_THWC` with the centre frames of T equal stretches of the video.
+    """Fill `out_THWC` with a frame of each of T equal stretches of the video.
 
     Args:
         source: the file.
@@ -42,19 +50,25 @@ def decode_clip(
         short_side: pixels of the short side before the crop.
         limits: what the video may ask for.
         out_THWC: uint8, shape (T, crop, crop, 3).
+        sampling: which frame of each stretch.
+        decoder: which decoder is preferred; PyAV reads what decord does not.
 
     Raises:
         VideoRejectedError: the file is over a limit, or fewer than half of the frames asked for can be read.
     """
-    index = probe(source, container, limits)
-    frames_T = segment_center_frames(index.pts_N, index.duration, len(out_THWC))
-    wanted_K = np.unique(frames_T)
-    decoder, num_read = use_first_able(
-        source,
-        index,
-        limits,
-        lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
-    )
+    with open_video(source, container, limits) as opened:
+        index, first = read_index(opened, container, limits)
+        frames_T = sampled_frames(index, len(out_THWC), sampling)
+        wanted_K = np.unique(frames_T)
+        decoders: list[Decoder] = [PyAVDecoder(limits, opened, first)]
+        if decoder == "decord":
+            decoders.insert(0, DecordDecoder())
+        read_by, num_read = use_first_able(
+            decoders,
+            source,
+            index,
+            lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
+        )
     if num_read < _MIN_SHARE_READ * len(wanted_K):
         raise UndecodableVideoError(
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
@@ -70,8 +84,19 @@ def decode_clip(
         height=height,
         container=container,
         codec=index.codec,
-        decoder=decoder,
+        decoder=read_by,
     )
+
+
+def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:
+    """Return a frame of each of `num_frames` equal stretches of the video, non-decreasing.
+
+    Where the packets do not tell what a frame costs, the centres are taken in either mode.
+    """
+    costs = index.costs() if sampling == "cheapest" else None
+    if costs is None:
+        return segment_center_frames(index.pts_N, index.duration, num_frames)
+    return cheapest_frames(costs, *frames_of_segments(index.pts_N, index.duration, num_frames))
 
 
 def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:

@@ -1,22 +1,22 @@
-"""Two decoders behind one protocol: decord where it is known to be right, PyAV everywhere else."""
+"""Two decoders behind one protocol: PyAV for everything; if preferred, decord where it is surely right."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from types import ModuleType
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+import av
 import numpy as np
 
 from sdcom.sampling import Int64Array
 from sdcom.video.forward import ForwardReader
 from sdcom.video.geometry import MAX_ASPECT, UInt8Array, scaled_size
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.probe import VideoIndex, check_dimensions, orientation_of
+from sdcom.video.messages import DecoderName
+from sdcom.video.probe import OpenedVideo, VideoIndex, check_dimensions, orientation_of
 from sdcom.video.scale import Scaler
 from sdcom.video.source import FileView
-
-DecoderName = Literal["decord", "pyav"]
 
 _Result = TypeVar("_Result")
 
@@ -72,7 +72,7 @@ class DecordDecoder:
     def serves(self, source: FileView, index: VideoIndex) -> bool:
         """Tell whether decord is installed and known to be right for such a video."""
         return (
-            _load_decord() is not None
+            load_decord() is not None
             and source.num_bytes <= self._MAX_BYTES
             and index.container in self._CONTAINERS
             and index.codec in self._CODECS
@@ -87,7 +87,7 @@ class DecordDecoder:
         self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
     ) -> Iterator[tuple[UInt8Array, bool]]:
         """Yield the wanted frames; gives up unless decord's own timeline is the one that was probed."""
-        decord = _load_decord()
+        decord = load_decord()
         assert decord is not None
         width, height = scaled_size(index.width, index.height, short_side)
         try:
@@ -111,15 +111,25 @@ class DecordDecoder:
 
 
 class PyAVDecoder:
-    """PyAV with its own recent FFmpeg: right for everything that it can open."""
+    """PyAV with its own recent FFmpeg: right for everything that it can open.
+
+    Args:
+        limits: for opening a file.
+        opened: the file that will be read, if it is open already.
+        first: its first frame, if that is decoded already.
+    """
 
     name: DecoderName = "pyav"
 
-    def __init__(self, limits: DecodeLimits) -> None:
+    def __init__(
+        self, limits: DecodeLimits, opened: OpenedVideo | None = None, first: av.VideoFrame | None = None
+    ) -> None:
         self._limits = limits
+        self._opened = opened
+        self._first = first
 
     def serves(self, source: FileView, index: VideoIndex) -> bool:  # noqa: ARG002  # of the protocol
-        """Return True: this is the decoder of last resort."""
+        """Return True: this decoder serves whatever could be probed."""
         return True
 
     def read(
@@ -127,26 +137,29 @@ class PyAVDecoder:
     ) -> Iterator[tuple[UInt8Array, bool]]:
         """Yield the wanted frames."""
         scaler = Scaler(short_side)
-        with ForwardReader(source, index, self._limits) as reader:
-            for pts in index.pts_N[wanted_K].tolist():
-                frame, exact = reader.show(pts)
+        with ForwardReader(source, index, self._limits, self._opened, self._first) as reader:
+            for frame, exact in reader.read(wanted_K):
                 check_dimensions(frame.width, frame.height, self._limits)
                 yield orientation_of(frame).apply(scaler.scale(frame)), exact
 
 
 def use_first_able(
-    source: FileView, index: VideoIndex, limits: DecodeLimits, use: Callable[[Decoder], _Result]
+    decoders: Iterable[Decoder], source: FileView, index: VideoIndex, use: Callable[[Decoder], _Result]
 ) -> tuple[DecoderName, _Result]:
-    """Return `use` of the first decoder that serves the video and does not give up, and its name."""
-    decord = DecordDecoder()
-    if decord.serves(source, index):
-        with suppress(DecoderGaveUpError):
-            return decord.name, use(decord)
-    return PyAVDecoder.name, use(PyAVDecoder(limits))
+    """Return `use` of the first decoder that serves the video and does not give up, and its name.
+
+    Raises:
+        DecoderGaveUpError: none of them reads it.
+    """
+    for decoder in decoders:
+        if decoder.serves(source, index):
+            with suppress(DecoderGaveUpError):
+                return decoder.name, use(decoder)
+    raise DecoderGaveUpError(f"no decoder reads this {index.codec} video")
 
 
 @cache
-def _load_decord() -> ModuleType | None:
+def load_decord() -> ModuleType | None:
     """Return decord, silenced, or None where it is not installed: it has wheels for Linux on x86_64 only."""
     try:
         import decord  # noqa: PLC0415  # heavy, and only decoding processes want it

@@ -17,10 +17,13 @@ from sdcom.errors import (
     VideoLimitError,
     VideoRejectedError,
 )
+from sdcom.sampling import Sampling
 from sdcom.video.limits import DecodeLimits
 
 MAX_MESSAGE_BYTES = 1 << 16
 READY = b"ready"
+
+DecoderName = Literal["decord", "pyav"]
 
 _REJECTIONS: dict[str, type[VideoRejectedError]] = {
     kind.__name__: kind for kind in (UndecodableVideoError, UnsupportedContainerError, VideoLimitError)
@@ -55,7 +58,7 @@ class ClipFacts:
     height: int
     container: str
     codec: str
-    decoder: Literal["decord", "pyav"]
+    decoder: DecoderName
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class WorkerSettings:
         short_side: pixels.
         crop: pixels.
         limits: what a video may ask for.
+        sampling: which frame of each segment.
+        decoder: which decoder is preferred.
     """
 
     socket_fd: int
@@ -103,6 +108,8 @@ class WorkerSettings:
     short_side: int
     crop: int
     limits: DecodeLimits
+    sampling: Sampling
+    decoder: DecoderName
 
     def encode(self) -> str:
         """Return the command line's one argument."""

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
 
 from sdcom.errors import (
     DeadlineExceededError,
@@ -20,13 +21,14 @@ from sdcom.errors import (
     UndecodableVideoError,
 )
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.messages import ClipFacts, Request
+from sdcom.video.messages import ClipFacts, DecoderName, Request
 from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
 from sdcom.video.source import open_descriptor, open_memory_file
 
 if TYPE_CHECKING:
     from sdcom.config import ClipConfig
+    from sdcom.sampling import Sampling
     from sdcom.video.geometry import UInt8Array
 
 _RESTART_PAUSE_S = 1.0
@@ -59,7 +61,7 @@ class DecodedClip:
     height: int
     container: str
     codec: str
-    decoder: Literal["decord", "pyav"]
+    decoder: DecoderName
 
 
 class DecoderPool:
@@ -69,6 +71,9 @@ class DecoderPool:
         clip: which frames come out.
         limits: what one video may ask for; None is the defaults.
         num_workers: processes.
+        sampling: which frame of each of a video's equal stretches comes out: the one at its centre, or the
+            one that costs the least to decode.
+        decoder: which decoder is preferred; PyAV reads what decord does not.
         on_restart: called with the reason whenever a worker is replaced: "timeout", "crash", "memory", "cpu",
             "deadline", "abandoned" (its caller was interrupted) or "recycled". Called from the thread that
             noticed; it must not raise.
@@ -85,15 +90,16 @@ class DecoderPool:
         limits: DecodeLimits | None = None,
         *,
         num_workers: int = 2,
+        sampling: Sampling = "centers",
+        decoder: DecoderName = "pyav",
         on_restart: Callable[[str], None] | None = None,
         worker_command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         if num_workers < 1:
             raise InvalidParameterError(f"a decoder pool needs at least 1 worker, got {num_workers}")
-        self._clip = clip
-        self._limits = limits or DecodeLimits()
+        limits = limits or DecodeLimits()
         self._on_restart = on_restart or (lambda _: None)
-        self._command = worker_command
+        self._launch_one = partial(WorkerProcess, worker_command, clip, limits, sampling, decoder)
         self._changed = threading.Condition()
         self._idle: deque[WorkerProcess] = deque()
         self._busy: set[WorkerProcess] = set()
@@ -258,7 +264,7 @@ class DecoderPool:
 
     def _launch(self) -> WorkerProcess | None:
         try:
-            return WorkerProcess(self._command, self._clip, self._limits)
+            return self._launch_one()
         except OSError as exc:
             self._note_failure(WorkerStartError(f"a decode worker cannot be started: {exc}"))
             return None

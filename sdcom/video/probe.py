@@ -6,11 +6,11 @@ when every frame is shown, which is all that sampling needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import av.error
@@ -20,11 +20,14 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
+from sdcom.cheapest import DecodeCosts
 from sdcom.errors import UndecodableVideoError, VideoLimitError
 from sdcom.sampling import Int64Array
 from sdcom.video.geometry import Orientation
 from sdcom.video.limits import DecodeLimits
+from sdcom.video.references import REFERRED, Payload, Reference, reference_reader
 from sdcom.video.source import FileView
+from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest_delay, plainly_ordered
 
 _DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
@@ -47,9 +50,12 @@ class VideoIndex:
         pts_N: ascending presentation times in ticks, one for each frame that is shown.
         duration: ticks from the first frame's start to the last one's end, at least 1.
         keyframe_pts_K: ascending presentation times where decoding can start besides the file's start.
-        keyframe_seek_K: the time to seek to for each of them.
+        keyframe_seek_K: the time at which each of them is decoded.
+        delay: the most ticks from when a frame is decoded to when it is shown.
         plainly_ordered: frames are all shown, have times of their own, start with a keyframe, and none is
             shown before the keyframe that it is stored behind.
+        storage: in which order frames are stored and what they cost; None where packets cannot be told apart
+            by their times.
     """
 
     container: str
@@ -64,12 +70,20 @@ class VideoIndex:
     duration: int
     keyframe_pts_K: Int64Array
     keyframe_seek_K: Int64Array
+    delay: int
     plainly_ordered: bool
+    storage: Storage | None
 
     @property
     def frames_are_counted(self) -> bool:
         """True if the container stores no presentation times: the n-th frame has the n-th slot."""
         return self.container in _COUNTED
+
+    def costs(self) -> DecodeCosts | None:
+        """Return what reaching each frame costs, or None if the packets do not tell."""
+        if self.storage is None:
+            return None
+        return self.storage.costs(self.keyframe_pts_K, self.width * self.height)
 
     @property
     def duration_s(self) -> float:
@@ -82,10 +96,15 @@ class VideoIndex:
         return tuple(float(int(tick) * self.time_base) for tick in ticks)
 
 
+class OpenedVideo(NamedTuple):
+    """An open file and its first video stream."""
+
+    container: InputContainer
+    stream: VideoStream
+
+
 @contextmanager
-def open_video(
-    source: FileView, container: str, limits: DecodeLimits
-) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterator[OpenedVideo]:
     """Open a file and its first video stream, under limits.
 
     Raises:
@@ -115,7 +134,7 @@ def open_video(
         # Dimensions can grow inside the stream; the decoder itself must refuse that.
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         stream.codec_context.thread_count = 1
-        yield opened, stream
+        yield OpenedVideo(opened, stream)
 
 
 def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
@@ -125,19 +144,29 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
         UndecodableVideoError: no frame can be read.
         VideoLimitError: something is over a limit.
     """
-    packets: list[_Packet] = []
+    with open_video(source, container, limits) as opened:
+        return read_index(opened, container, limits)[0]
+
+
+def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> tuple[VideoIndex, av.VideoFrame]:
+    """Read the timeline and the first frame of a file that has just been opened, as `probe` does.
+
+    Afterwards it has been read to its end.
+    """
+    stream = opened.stream
+    packets: list[StoredPacket] = []
     first: av.VideoFrame | None = None
-    with open_video(source, container, limits) as (opened, stream):
-        codec = stream.codec_context.codec.canonical_name
-        time_base = stream.time_base or Fraction(1, av.time_base)
-        for packet in demux(opened, stream):
-            packets.append(_Packet.of(packet, container))
-            if len(packets) > limits.max_frames:
-                raise _too_many_frames(len(packets), limits)
-            first = first or next(iter(decode(packet)), None)
-        first = first or next(iter(decode(None, stream)), None)
-        # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
-        seekable = not (container in _COUNTED and stream.codec_context.has_b_frames)
+    codec = stream.codec_context.codec.canonical_name
+    reference_of = reference_reader(codec, bytes(stream.codec_context.extradata or b""))
+    for packet in demux(opened.container, stream):
+        packets.append(_stored(packet, container, reference_of))
+        if len(packets) > limits.max_frames:
+            raise _too_many_frames(len(packets), limits)
+        first = first or next(iter(decode(packet)), None)
+    first = first or next(iter(decode(None, stream)), None)
+    # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
+    seekable = not (container in _COUNTED and stream.codec_context.has_b_frames)
+    time_base = stream.time_base or Fraction(1, av.time_base)
     shown = sorted({packet.time for packet in packets if packet.time is not None and not packet.discarded})
     if not packets:
         raise UndecodableVideoError("the file holds no video frames")
@@ -147,12 +176,12 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
             "the file is damaged or cut off"
         )
     check_dimensions(first.width, first.height, limits)
-    duration = shown[-1] - shown[0] + _last_frame_ticks(shown, packets)
+    duration = shown[-1] - shown[0] + last_frame_ticks(shown, packets)
     if duration * time_base > limits.max_duration_s:
         raise _too_long(float(duration * time_base), limits)
     keyframes = {p.time: p.seek for p in packets if p.is_key and p.time is not None and p.seek is not None}
     keyframe_pts = sorted(keyframes) if seekable else []
-    return VideoIndex(
+    index = VideoIndex(
         container=container,
         codec=codec,
         pixel_format=first.format.name,
@@ -165,8 +194,11 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
         duration=duration,
         keyframe_pts_K=np.array(keyframe_pts, dtype=np.int64),
         keyframe_seek_K=np.array([keyframes[pts] for pts in keyframe_pts], dtype=np.int64),
-        plainly_ordered=_plainly_ordered(packets),
+        delay=longest_delay(packets),
+        plainly_ordered=plainly_ordered(packets),
+        storage=None if container in _COUNTED else Storage.of(packets),
     )
+    return index, first
 
 
 def demux(opened: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
@@ -226,48 +258,19 @@ def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """What the timeline needs of one packet; times in ticks."""
-
-    time: int | None
-    seek: int | None
-    duration: int
-    is_key: bool
-    discarded: bool
-    has_own_time: bool
-
-    @classmethod
-    def of(cls, packet: av.Packet[VideoStream], container: str) -> _Packet:
-        return cls(
-            time=packet_time(packet, container),
-            seek=packet.pts if packet.dts is None else packet.dts,
-            duration=packet.duration or 0,
-            is_key=packet.is_keyframe,
-            discarded=packet.is_discard,
-            has_own_time=packet.pts is not None,
-        )
-
-
-def _plainly_ordered(packets: list[_Packet]) -> bool:
-    times = [packet.time for packet in packets if packet.time is not None and packet.has_own_time]
-    if len(set(times)) != len(packets) or not packets[0].is_key:
-        return False
-    if any(packet.discarded for packet in packets):
-        return False
-    key_time = times[0]
-    for packet, time in zip(packets, times, strict=True):
-        key_time = time if packet.is_key else key_time
-        if time < key_time:
-            return False
-    return True
-
-
-def _last_frame_ticks(shown: list[int], packets: list[_Packet]) -> int:
-    """Return how long the last frame stays: as its packet says, or as long as the others on average."""
-    claimed = max((packet.duration for packet in packets if packet.time == shown[-1]), default=0)
-    average = (shown[-1] - shown[0]) // max(len(shown) - 1, 1)
-    return max(claimed or average, 1)
+def _stored(
+    packet: av.Packet[VideoStream], container: str, reference_of: Callable[[Payload], Reference] | None
+) -> StoredPacket:
+    return StoredPacket(
+        time=packet_time(packet, container),
+        seek=packet.pts if packet.dts is None else packet.dts,
+        duration=packet.duration or 0,
+        num_bytes=packet.size,
+        is_key=packet.is_keyframe,
+        discarded=packet.is_discard,
+        has_own_time=packet.pts is not None,
+        reference=REFERRED if reference_of is None else reference_of(memoryview(packet)),
+    )
 
 
 def _check_header(opened: InputContainer, stream: VideoStream, limits: DecodeLimits) -> None:

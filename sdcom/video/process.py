@@ -27,6 +27,7 @@ from sdcom.video.messages import (
     READY,
     BrokenAnswerError,
     ClipFacts,
+    DecoderName,
     Request,
     WorkerSettings,
     parse_answer,
@@ -34,6 +35,7 @@ from sdcom.video.messages import (
 
 if TYPE_CHECKING:
     from sdcom.config import ClipConfig
+    from sdcom.sampling import Sampling
     from sdcom.video.geometry import UInt8Array
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "sdcom.video.worker")
@@ -57,9 +59,18 @@ class WorkerProcess:
         command: what to run, less its last argument.
         clip: what the frames look like.
         limits: what a video may ask for.
+        sampling: which frame of each segment.
+        decoder: which decoder is preferred.
     """
 
-    def __init__(self, command: Sequence[str], clip: ClipConfig, limits: DecodeLimits) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        clip: ClipConfig,
+        limits: DecodeLimits,
+        sampling: Sampling,
+        decoder: DecoderName,
+    ) -> None:
         self._limits = limits
         self._num_videos = 0
         self._resident_at_start = 0
@@ -76,6 +87,8 @@ class WorkerProcess:
             short_side=clip.short_side,
             crop=clip.crop,
             limits=limits,
+            sampling=sampling,
+            decoder=decoder,
         )
         try:
             self.frames_THWC = _map_frames(frames_fd, settings.frames_shape)

@@ -42,7 +42,15 @@ def decoding_job(settings: WorkerSettings) -> Job:
         if request.kind == "jpeg":
             decode_jpeg(source.read(), settings.short_side, settings.limits, frames_THWC[0])
             return None
-        return decode_clip(source, request.container, settings.short_side, settings.limits, frames_THWC)
+        return decode_clip(
+            source,
+            request.container,
+            settings.short_side,
+            settings.limits,
+            frames_THWC,
+            sampling=settings.sampling,
+            decoder=settings.decoder,
+        )
 
     return decode
 
@@ -73,11 +81,11 @@ def warm_up(settings: WorkerSettings) -> None:
         if not module.name.endswith("__main__"):
             import_module(module.name)
     frames_THWC = np.zeros(settings.frames_shape, dtype=np.uint8)
-    for container in ("mp4", "avi"):  # decord reads the one, PyAV the other
+    decode = decoding_job(settings)
+    for container in ("mp4", "avi"):  # decord, if preferred, reads the one, PyAV the other
         data = _tiny_video(container)
         with open_memory_file("sdcom-warm-up", data) as file:
-            source = FileView(file.fileno(), len(data))
-            decode_clip(source, container, settings.short_side, settings.limits, frames_THWC)
+            decode(Request("video", len(data), container), FileView(file.fileno(), len(data)), frames_THWC)
 
 
 def _tiny_video(container: str) -> bytes:

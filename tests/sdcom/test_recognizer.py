@@ -32,7 +32,7 @@ from sdcom.errors import (
 from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
-from sdcom.video import TrustedVideo
+from sdcom.video import DecoderPool, TrustedVideo
 from tests.conftest import TINY_CONFIG
 from training.rendered import render_clip, write_clip
 
@@ -449,3 +449,12 @@ def test_the_public_names_lead_to_the_parts() -> None:
     assert sdcom.load_model.__module__ == "sdcom.model"
     with pytest.raises(AttributeError, match="no attribute 'recognise'"):
         sdcom.recognise  # noqa: B018 - raises
+
+
+def test_sampling_decides_which_frames_are_looked_at(tiny_model_dir: Path, clip: Path) -> None:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, sampling="cheapest") as thrifty:
+        times_s = [frame.time_s for frame in thrifty.recognize(clip).frames]
+        decoded = thrifty.decoders.decode(clip)
+    assert times_s == list(decoded.times_s)
+    with DecoderPool(TINY_CONFIG.clip, num_workers=1) as plain:
+        assert plain.decode(clip).times_s != decoded.times_s

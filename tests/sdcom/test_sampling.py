@@ -11,6 +11,7 @@ from sdcom.sampling import (
     coarse_to_fine_order,
     feeding_order,
     frames_at_times,
+    frames_of_segments,
     is_constant_rate,
     random_in_segments,
     segment_center_frames,
@@ -91,6 +92,33 @@ def test_a_variable_rate_shows_the_last_frame_that_is_not_later(gaps: list[int],
         time = Fraction((2 * i + 1) * duration, 2 * num_segments)
         assert pts[frame] <= time
         assert frame == len(pts) - 1 or pts[frame + 1] > time
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), segments)
+def test_the_frames_of_a_segment_start_in_it_or_are_its_centre_frame_alone(
+    gaps: list[int], num_segments: int
+) -> None:
+    pts, duration = np.cumsum([7, *gaps[:-1]], dtype=np.int64), sum(gaps)
+    first_T, center_T, last_T = frames_of_segments(pts, duration, num_segments)
+    assert center_T.tolist() == segment_center_frames(pts, duration, num_segments).tolist()
+    if is_constant_rate(pts):
+        pts, duration = np.arange(len(pts)) + 7, len(pts)
+    for i, (first, center, last) in enumerate(zip(first_T, center_T, last_T, strict=True)):
+        start, end = (Fraction(k * duration, num_segments) for k in (i, i + 1))
+        starting = [n for n in range(len(pts)) if start <= pts[n] - 7 < end]
+        expected = starting if center in starting else [center]
+        assert list(range(first, last + 1)) == expected
+
+
+@given(counts, segments)
+def test_segments_of_two_frames_and_more_share_none_and_leave_none_out(
+    num_frames: int, num_segments: int
+) -> None:
+    if num_frames < 2 * num_segments:
+        return
+    first_T, _, last_T = frames_of_segments(np.arange(num_frames), num_frames, num_segments)
+    assert (first_T[0], last_T[-1]) == (0, num_frames - 1)
+    assert (last_T[:-1] + 1 == first_T[1:]).all()
 
 
 def test_a_frame_that_stays_long_on_screen_is_picked_more_often() -> None:

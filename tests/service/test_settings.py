@@ -53,6 +53,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(
         ("HTTP_PORT", "70000"),
         ("REQUEST_TIMEOUT_S", "inf"),
         ("LOG_FORMAT", "xml"),
+        ("SAMPLING", "random"),
         ("MAX_MESSAGE_BYTES", "67108865"),
     ],
 )

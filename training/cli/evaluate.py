@@ -13,6 +13,7 @@ from sdcom.checkpoint import ModelInfo, write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.sampling import Sampling
 from training.cli.console import progress
 from training.cli.data import (
     ClassesOption,
@@ -36,6 +37,10 @@ from training.evaluation.timing import measure
 CONTROLS = (Method.RANDOM, Method.ONE_WIDTH, Method.ONE_WIDTH_TSN, Method.FEWER, Method.FEWER_TSN)
 PARTS_REPEATS = 5
 
+SamplingOption = Annotated[
+    Sampling, typer.Option(help="Which frame of each stretch of a video file is looked at.")
+]
+
 
 def evaluate(
     model: Annotated[
@@ -58,6 +63,7 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option(help="What runs of the same kind share in the results; the model's name.")
     ] = None,
+    sampling: SamplingOption = "centers",
     timed: Annotated[int, typer.Option(min=0, help="Clips to time whole, from file to answer.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one network call, when timed.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Draws of each random control.")] = 5,
@@ -71,12 +77,12 @@ def evaluate(
     directory = model or bundled_model_dir()
     shares = tuple(budget or ())
     dataset = Dataset(data, format, split, videos, test, classes)
-    with opened(directory, device) as found:
+    with opened(directory, device, sampling) as found:
         info = found.model.info
         clips = _test_clips(dataset, info.config.labels)
         case = Case(found.model, examined_evidence(found, clips))
     rows = examine(case, shares=(*SHARES, *shares), num_repeats=repeats)
-    with Recognizer.load(directory, num_threads=threads) as recognizer:
+    with Recognizer.load(directory, num_threads=threads, sampling=sampling) as recognizer:
         timing = measure(
             recognizer,
             _sample(clips, timed),
@@ -93,7 +99,7 @@ def evaluate(
         name=name or info.name,
         data=data.name,
         split=split if dataset.has_columns else "test",
-        command=_command(directory, dataset, shares),
+        command=_command(directory, dataset, shares, sampling),
     )
     _print(made, info, shares)
     if output is not None:
@@ -103,9 +109,10 @@ def evaluate(
         _write_scores(directory, info, made, shares)
 
 
-def _command(directory: Path, dataset: Dataset, shares: Sequence[float]) -> str:
+def _command(directory: Path, dataset: Dataset, shares: Sequence[float], sampling: Sampling) -> str:
     """Return the command that gives the same figures, by the names of files and folders."""
     words = dataset_words(dataset, lambda path: path.name)
+    words += [] if sampling == "centers" else [f"--sampling {sampling}"]
     return " ".join(["sdcom evaluate", directory.name, *words, *(f"--budget {share:g}" for share in shares)])
 
 

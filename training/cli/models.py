@@ -11,6 +11,7 @@ import typer
 from sdcom.errors import InvalidParameterError
 from sdcom.model import Model, load_model
 from sdcom.processors import num_processors
+from sdcom.sampling import Sampling
 from sdcom.video import DecoderPool
 from training.cli.console import tracked
 from training.data import Clip
@@ -47,7 +48,7 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(directory: Path, device: str | None) -> Iterator[Opened]:
+def opened(directory: Path, device: str | None, sampling: Sampling = "centers") -> Iterator[Opened]:
     """Load a model onto a device, with decoders for its clips.
 
     Raises:
@@ -55,7 +56,7 @@ def opened(directory: Path, device: str | None) -> Iterator[Opened]:
         InvalidParameterError: there is no such device.
     """
     model = load_model(directory, chosen_device(device))
-    with DecoderPool(model.info.config.clip, num_workers=num_processors()) as decoders:
+    with DecoderPool(model.info.config.clip, num_workers=num_processors(), sampling=sampling) as decoders:
         yield Opened(model, decoders)
 
 

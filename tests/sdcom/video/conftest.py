@@ -7,12 +7,19 @@ import pytest
 
 from sdcom.config import ClipConfig
 from sdcom.video import DecodedClip, DecoderPool
+from sdcom.video.messages import DecoderName
+
+
+@pytest.fixture(scope="module", params=["decord", "pyav"])
+def preferred(request: pytest.FixtureRequest) -> DecoderName:
+    """The decoder that the pool prefers."""
+    return "decord" if request.param == "decord" else "pyav"
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[DecoderPool]:
+def pool(preferred: DecoderName) -> Iterator[DecoderPool]:
     """One real worker."""
-    with DecoderPool(ClipConfig(), num_workers=1) as decoders:
+    with DecoderPool(ClipConfig(), num_workers=1, decoder=preferred) as decoders:
         yield decoders
 
 

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sdcom.config import ClipConfig
 from sdcom.errors import DecoderKilledError, VideoRejectedError
+from sdcom.sampling import Sampling
 from sdcom.video import DecodeLimits, DecoderPool
 from tests.sdcom.video.mutate import mutants, seed_files
 from tests.sdcom.video.videos import encode, read_number
@@ -33,7 +35,8 @@ def test_the_same_seed_damages_files_in_the_same_way() -> None:
     assert dict(mutants(seeds, 40, seed=3)) != dict(mutants(seeds, 40, seed=4))
 
 
-def test_damaged_files_cost_nobody_anything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampling", ["centers", "cheapest"])
+def test_damaged_files_cost_nobody_anything(tmp_path: Path, sampling: Sampling) -> None:
     shared = Path(__file__).resolve().parents[4] / "shared" / "data" / "torture"
     seeds = seed_files(shared if shared.is_dir() else None)
     good = tmp_path / "good"
@@ -43,7 +46,10 @@ def test_damaged_files_cost_nobody_anything(tmp_path: Path) -> None:
         paths.append(tmp_path / name)
         paths[-1].write_bytes(data)
     started = time.monotonic()
-    with DecoderPool(ClipConfig(), LIMITS, num_workers=2) as pool, ThreadPoolExecutor(2) as threads:
+    with (
+        DecoderPool(ClipConfig(), LIMITS, num_workers=2, sampling=sampling) as pool,
+        ThreadPoolExecutor(2) as threads,
+    ):
         outcomes = list(threads.map(lambda path: outcome(pool, path), paths))
         assert [read_number(frame) for frame in pool.decode(good).frames_THWC] == list(range(16))
     assert outcomes.count("decoded") > 20

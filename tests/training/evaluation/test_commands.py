@@ -66,10 +66,11 @@ def test_class_folders_are_evaluated_as_well_and_the_command_says_so(
     model_dir: Path, rendered_set: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "one.json"
-    options = ("--format", "folders", "--timed", 0, "--output", path)
+    options = ("--format", "folders", "--sampling", "cheapest", "--timed", 0, "--output", path)
     _run("evaluate", model_dir, "--data", rendered_set, *options)
     (record,) = read_records([path])
-    assert record.command == f"sdcom evaluate tiny --data {rendered_set.name} --format folders"
+    options_said = "--format folders --sampling cheapest"
+    assert record.command == f"sdcom evaluate tiny --data {rendered_set.name} {options_said}"
     assert record.split == "test"
     assert record.num_clips == 6  # a fifth of eight clips of each of three classes
 
