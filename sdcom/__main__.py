@@ -18,7 +18,7 @@ from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 from sdcom.processors import num_processors
 
 if TYPE_CHECKING:
-    from sdcom.recognition import Budget, Recognition
+    from sdcom.recognition import Recognition
     from sdcom.recognizer import Recognizer
 
 app = typer.Typer(
@@ -80,11 +80,15 @@ def serve(
 @app.command()
 def recognize(
     files: Annotated[list[Path], typer.Argument(help="Video files.", metavar="FILE...")],
+    *,
     model: ModelOption = None,
     budget: Annotated[
         float | None, typer.Option(help="Share of the baseline's FLOPs that a video may cost, 0 to 1.")
     ] = None,
     max_gflops: Annotated[float | None, typer.Option(help="GFLOPs that a video may cost.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Score of the best class at which no more frames are looked at.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Predictions for each file.")] = 5,
 ) -> None:
     """Recognise video files without a server.
@@ -96,10 +100,11 @@ def recognize(
     from sdcom.recognizer import Recognizer
 
     spend = None if budget is None and max_gflops is None else Budget(share=budget, gflops=max_gflops)
+    wishes = {"top_k": top_k, "budget": spend, "min_confidence": min_confidence}
     console = Console()
     rows: list[tuple[Path, Recognition | SdcomError]] = []
     with Recognizer.load(model) as recognizer:
-        for file, answer in _answers(recognizer, files, top_k, spend):
+        for file, answer in _answers(recognizer, files, wishes):
             rows.append((file, answer))
             if not console.is_terminal:
                 print(json.dumps(_line(file, answer)), flush=True)
@@ -110,13 +115,19 @@ def recognize(
 
 
 def _answers(
-    recognizer: "Recognizer", files: list[Path], top_k: int, budget: "Budget | None"
+    recognizer: "Recognizer", files: list[Path], wishes: dict[str, Any]
 ) -> "Iterator[tuple[Path, Recognition | SdcomError]]":
-    """Yield every file's answer or error, in order, decoding some files ahead."""
+    """Yield every file's answer or error, in order, decoding some files ahead.
+
+    Args:
+        recognizer: of the model.
+        files: to recognise.
+        wishes: arguments of `Recognizer.recognize`.
+    """
 
     def answer(file: Path) -> "Recognition | SdcomError":
         try:
-            return recognizer.recognize(file, top_k=top_k, budget=budget)
+            return recognizer.recognize(file, **wishes)
         except SdcomError as error:
             return error
         except OSError as error:

@@ -1,6 +1,6 @@
 """The scheduler's policy in virtual time: what would this load do on that machine?
 
-    python -m sdcom.engine.simulate --machine h200
+    sdcom bench schedule --machine h200
 
 The decisions are the service's own code (`sdcom/engine/policy.py`); only the device is made up, of a cost
 table. Decoding, copies and Python's own time are not in it, so read it as the scheduler's share of the truth.
@@ -254,7 +254,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seed=given.seed,
         )
     Console().print(report_table(f"{given.costs or given.machine}, simulated", reports))
-
-
-if __name__ == "__main__":
-    main()

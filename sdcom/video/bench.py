@@ -1,4 +1,4 @@
-"""What decoding the frames of a clip costs, by each way of doing it: `python -m sdcom.video.bench`.
+"""What decoding the frames of a clip costs, by each way of doing it: `sdcom bench decode`.
 
 Times are processor time, each taken in a fresh process that has decoded one small clip before, as a decode
 worker has when its first upload comes.
@@ -234,7 +234,7 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _main(
+def main(
     *,
     long: Annotated[
         bool, typer.Option(help="1080p, 60 s of H.264 as well; generating takes minutes.")
@@ -255,7 +255,3 @@ def _main(
     if output is not None:
         record = {"machine": _machine(), "num_frames": frames, "rows": [asdict(row) for row in rows]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    typer.run(_main)

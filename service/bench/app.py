@@ -14,8 +14,10 @@ from rich.table import Table
 from sdcom.engine.backend import Backend
 from sdcom.engine.bench import time_parts
 from sdcom.engine.loading import DeviceName, EngineName, load_backend, load_untrained_paper
+from sdcom.engine.simulate import main as simulate
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.video.bench import main as decode
 from service.bench.load import LoadRow, drive
 from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
 from service.bench.requests import time_requests
@@ -112,6 +114,17 @@ def request(
     for row in rows:
         table.add_row(row.file, row.way, f"{row.ms:.1f}", f"{row.gflops:.3f}", f"{row.speedup:.2f}")
     _show(table, output, facts, rows)
+
+
+app.command(name="decode")(decode)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def schedule(context: typer.Context) -> None:
+    """Replay arrivals through the scheduler's decisions in virtual time, with the costs of a machine."""
+    simulate(context.args)
 
 
 @app.command()

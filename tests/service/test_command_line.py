@@ -52,6 +52,12 @@ def test_many_files_are_lines_of_json_and_a_bad_one_does_not_stop_the_others(
     assert first == fourth
 
 
+def test_a_confidence_ends_videos_early(tiny_model_dir: Path, clip: Path) -> None:
+    ended = run("recognize", "--model", tiny_model_dir, "--min-confidence", 0, clip)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["compute"]["num_frames"] == 1
+
+
 def test_a_terminal_gets_a_table(tiny_model_dir: Path, clip: Path) -> None:
     leader, follower = pty.openpty()
     command = [

@@ -103,3 +103,9 @@ def test_every_command_prints_a_table_and_saves_its_figures(tiny_model_dir: Path
         done = CliRunner().invoke(app, [*command, "--output", str(output)])
         assert done.exit_code == 0, done.output
         assert json.loads(output.read_text())["rows"], name
+
+
+def test_the_scheduler_is_simulated_by_a_command() -> None:
+    done = CliRunner().invoke(app, ["schedule", "--machine", "h200", "--loads", "0.5", "--videos", "20"])
+    assert done.exit_code == 0
+    assert "h200, simulated" in done.output
