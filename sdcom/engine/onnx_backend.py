@@ -202,8 +202,6 @@ def _options(num_threads: int) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
-    # Denormal numbers take many times as long as others.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
