@@ -17,6 +17,8 @@ from sdcom.engine.loading import DeviceName, EngineName, load_backend, load_untr
 from sdcom.engine.simulate import main as simulate
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.sampling import Sampling
+from sdcom.video import DecoderPool
 from sdcom.video.bench import main as decode
 from service.bench.load import LoadRow, drive
 from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
@@ -93,6 +95,8 @@ def request(
     files: Annotated[list[Path], typer.Argument(help="Videos that decord can read.", metavar="FILE...")],
     *,
     model: ModelOption = None,
+    paper: PaperOption = False,
+    sampling: Annotated[Sampling, typer.Option(help="Which frames the composition looks at.")] = "centers",
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -102,12 +106,13 @@ def request(
     output: OutputOption = None,
 ) -> None:
     """Time files from their bytes to the answer, against decord and full width on every frame."""
-    budgets: dict[str, Budget | None] = {"default budget": None}
+    backend = _backend(model, engine, device, threads, paper=paper)
+    calibrated = backend.info.default_budget is not None
+    budgets: dict[str, Budget | None] = {"default budget" if calibrated else "unlimited": None}
     budgets |= {f"budget {share:g}": Budget(share=share) for share in budget or ()}
     exits = {f"early exit at {each:g}": each for each in confidence or ()}
-    with Recognizer.load(
-        model, engine=engine, device=device, num_threads=threads, num_decode_workers=1
-    ) as recognizer:
+    decoders = DecoderPool(backend.info.config.clip, num_workers=1, sampling=sampling)
+    with Recognizer(backend, decoders) as recognizer:
         rows = time_requests(recognizer, files, budgets, exits, num_repeats=repeats)
         facts = backend_facts(recognizer.provider.name, threads)
     table = Table("file", "", "ms", "GFLOPs", "speed-up", box=None)
