@@ -20,9 +20,7 @@ from sdcom.engine.loading import DeviceName, EngineName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.turns import OneByOne, Together, Turns
-from sdcom.errors import (
-    InvalidParameterError,
-)
+from sdcom.errors import DeadlineExceededError, InvalidParameterError, SettingsError
 from sdcom.processors import num_processors
 from sdcom.recognition import (
     GIGA,
@@ -53,8 +51,8 @@ class Recognizer:
     Args:
         backend: runs the model's networks.
         decoders: a running pool, closed with this recognizer.
-        batching: batches across all videos in flight, for a device that small ones leave idle; a model with
-            temporal shift has none.
+        turns: who gets the networks when; one video after the other if not given. Closed with this
+            recognizer.
 
     Attributes:
         backend: that.
@@ -62,14 +60,14 @@ class Recognizer:
         info: the model.
     """
 
-    def __init__(self, backend: Backend, decoders: DecoderPool, *, batching: bool = False) -> None:
+    def __init__(self, backend: Backend, decoders: DecoderPool, *, turns: Turns | None = None) -> None:
         self.backend = backend
         self.decoders = decoders
         self.info: ModelInfo = backend.info
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
-        together = batching and not self.info.config.temporal_shift
-        self._turns: Turns = Together(backend) if together else OneByOne(backend)
+        self._turns = turns or OneByOne(backend)
+        self._lost_macs = 0
 
     @classmethod
     def load(
@@ -110,21 +108,26 @@ class Recognizer:
             device=device,
             num_threads=num_threads or max(1, num_processors() // 2),
         )
+        num_workers = num_decode_workers or num_processors()
+        turns = _turns(backend, batching, num_videos=num_workers + 1)  # before decoders keep processors busy
         decoders = DecoderPool(
             backend.info.config.clip,
             limits or DecodeLimits(),
-            num_workers=num_decode_workers or num_processors(),
-            sampling=sampling,
+            num_workers=num_workers,
             on_restart=on_restart,
+            sampling=sampling,
         )
-        if batching is None:
-            batching = not backend.provider.name.endswith("-cpu")
-        return cls(backend, decoders, batching=batching)
+        return cls(backend, decoders, turns=turns)
 
     @property
     def provider(self) -> Provider:
         """What computes the networks."""
         return self.backend.provider
+
+    @property
+    def lost_macs(self) -> int:
+        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
+        return self._lost_macs + self._turns.lost_macs
 
     def __enter__(self) -> Self:
         return self
@@ -209,16 +212,19 @@ class Recognizer:
         lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
 
         def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Composed:
-            return self._turns.call(
-                lambda: compose_until_confident(
+            try:
+                return compose_until_confident(
                     self.backend,
                     frames_THWC,
                     confidence=min_confidence,
                     lam=lam,
                     max_macs=limit,
                     deadline=deadline,
+                    in_turn=self._turns.call,
                 )
-            )
+            except DeadlineExceededError as exc:
+                self._lost_macs += exc.lost_macs
+                raise
 
         return until_confident
 
@@ -260,6 +266,22 @@ class Recognizer:
         score = float(softmax(step.logits_L)[index])
         label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
+
+
+def _turns(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:
+    """Return batches across videos or one video after the other, as asked or as the device likes it.
+
+    Raises:
+        SettingsError: batches were asked for, and the model has a temporal shift.
+    """
+    shifts = backend.info.config.temporal_shift
+    if batching and shifts:
+        raise SettingsError(
+            f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
+        )
+    if batching is None:
+        batching = not (shifts or backend.provider.name.endswith("-cpu"))
+    return Together(backend, num_videos=num_videos) if batching else OneByOne(backend)
 
 
 class FrameStream:

@@ -48,6 +48,7 @@ class Admission:
         self._empty.set()
         self.closed = asyncio.Event()
         self.num_admitted = 0
+        self._num_waiting = 0
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -71,6 +72,11 @@ class Admission:
         """How long a newcomer would wait for a turn, by the work before him and what work took of late."""
         num_before = max(0, self.num_admitted - self._num_threads + 1)
         return num_before * self._service_s / self._num_threads
+
+    @property
+    def expected_turn_s(self) -> float:
+        """How long it takes until those who wait for a turn now, their uploads complete, have had it."""
+        return self._num_waiting * self._service_s / self._num_threads
 
     def _refuse_if_full(self) -> None:
         if self.closed.is_set():
@@ -97,7 +103,11 @@ class Admission:
             What the work returned, and the seconds waited for the turn.
         """
         arrived = self._clock()
-        await self._turns.acquire()
+        self._num_waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._num_waiting -= 1
         began = self._clock()
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._begun(begin))
         running.add_done_callback(lambda _: self._turn_over(began))

@@ -45,6 +45,10 @@ class VideoRecognizer(Protocol):
     def provider(self) -> Provider:
         """What computes its networks."""
 
+    @property
+    def lost_macs(self) -> int:
+        """What was executed for no answer."""
+
     def warm_up(self) -> None:
         """Run the model once at every width."""
 
@@ -94,6 +98,7 @@ class Engine:
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
         metrics.model_loaded(self.info.full_name, self.info.config.widths, recognizer.provider)
+        metrics.executed.watch_lost(lambda: recognizer.lost_macs)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
     @property
@@ -188,7 +193,7 @@ class Engine:
 
     def _governed(self, min_share: float = 0.0) -> float:
         """Return the least price at which the gate may choose, as long as the queue is now."""
-        self.governor.observe(self.admission.expected_wait_s)
+        self.governor.observe(self.admission.expected_turn_s)
         return self.governor.min_lam(min_share)
 
     def _written(

@@ -36,6 +36,7 @@ class Governor:
 
     HORIZON_S = 5.0
     _MOST_OVER = 4.0  # a longer queue does not make it jump
+    _LONGEST_GAP_S = 0.5
 
     def __init__(
         self,
@@ -54,7 +55,10 @@ class Governor:
         """Take note of how long a newcomer would wait for a turn."""
         now = self._clock()
         over = min(wait_s / self._target_wait_s - 1, self._MOST_OVER)
-        self.level += over * (now - self._observed) / self.HORIZON_S
+        passed_s = now - self._observed
+        if over > 0:  # what was not seen is not held against anyone: one long wait after a quiet hour is new
+            passed_s = min(passed_s, self._LONGEST_GAP_S)
+        self.level += over * passed_s / self.HORIZON_S
         self.level = min(max(self.level, 0.0), 1.0)
         self._observed = now
 

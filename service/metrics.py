@@ -26,11 +26,16 @@ class ExecutedWork(Collector):
         self._baseline_macs = 0
         self._macs: Tally[Part] = Tally(dict.fromkeys(Part, 0))
         self._frames: Tally[float] = Tally()
+        self._lost_macs: Callable[[], int] = lambda: 0
 
     def expect(self, widths: Iterable[float]) -> None:
         """Show these widths from the start, though no frame has taken them yet."""
         with self._lock:
             self._frames.update(dict.fromkeys(widths, 0))
+
+    def watch_lost(self, lost_macs: Callable[[], int]) -> None:
+        """Read what was executed for no answer from `lost_macs` at every scrape."""
+        self._lost_macs = lost_macs
 
     def add(self, ledger: Ledger) -> None:
         """Add what one video, or one frame of a stream, has cost. Any thread may call it."""
@@ -55,7 +60,12 @@ class ExecutedWork(Collector):
                 "Multiply-accumulates of the full-width dynamic network on the same frames.",
                 value=self._baseline_macs,
             )
-        return [macs, baseline, frames]
+        lost = CounterMetricFamily(
+            "sdcom_lost_macs",
+            "Multiply-accumulates executed for no answer: padding, failures, callers or deadlines gone.",
+            value=self._lost_macs(),
+        )
+        return [macs, baseline, frames, lost]
 
 
 class Metrics:

@@ -5,6 +5,8 @@ gets the width that it would get among all of them.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +27,7 @@ def compose_until_confident(
     lam: float = 0.0,
     max_macs: int | None = None,
     deadline: float | None = None,
+    in_turn: Callable[[Callable[[], StreamStep]], StreamStep] = lambda step: step(),
 ) -> Composed:
     """Run one video's frames through the composition until the prediction is confident enough.
 
@@ -35,9 +38,10 @@ def compose_until_confident(
         lam: the price at which the gate chooses.
         max_macs: what the video may cost, all parts together, at least the floor; None is no limit.
         deadline: `time.monotonic()` value after which no further frame is begun.
+        in_turn: runs each frame's step where and when the networks may be called.
 
     Raises:
-        DeadlineExceededError: the deadline passed first.
+        DeadlineExceededError: the deadline passed first; `lost_macs` says what had been executed by then.
     """
     macs = backend.info.macs
     stream, steps = CausalStream(backend, lam), list[StreamStep]()
@@ -45,9 +49,10 @@ def compose_until_confident(
     for frame_HWC in frames_THWC:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
-                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
+                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms",
+                lost_macs=sum(step.ledger.total_macs for step in steps),
             )
-        steps.append(stream.push(frame_HWC, left))
+        steps.append(in_turn(partial(stream.push, frame_HWC, left)))
         if left is not None:
             left -= steps[-1].plan.macs
         if softmax(steps[-1].logits_L).max() >= confidence:

@@ -50,7 +50,7 @@ def export_onnx(directory: Path, output: Path) -> Export:
 
     Raises:
         ModelDirectoryError: the directory is not a whole, readable model.
-        InvalidParameterError: the model has a temporal shift.
+        SettingsError: the model has a temporal shift.
         ParityError: a part differs from plain torch by more than `TOLERANCE`; nothing is written.
     """
     info = load_info(directory)

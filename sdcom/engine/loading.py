@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from sdcom.checkpoint import load_info
+from sdcom.checkpoint import ModelInfo, load_info
 from sdcom.engine.backend import Backend
 from sdcom.errors import SettingsError
 
@@ -19,7 +19,8 @@ def load_backend(
 
     Args:
         directory: of the model.
-        engine: "auto" is ONNX Runtime where it is installed and has what the model needs, else torch.
+        engine: "auto" is ONNX Runtime where it is installed and has what the model needs, else torch; but
+            torch before ONNX Runtime where only torch can use the GPU.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
         num_threads: of one network call, on a processor.
 
@@ -28,10 +29,31 @@ def load_backend(
         SettingsError: the engine is not installed, or cannot use the device or run the model.
     """
     if engine == "auto":
-        engine = "torch" if load_info(directory).config.temporal_shift or not _has_onnx() else "onnx"
+        engine = _best_engine(load_info(directory), device)
     if engine == "onnx":
         return _load_onnx(directory, device, num_threads)
     return _load_torch(directory, device, num_threads)
+
+
+def _best_engine(info: ModelInfo, device: DeviceName) -> EngineName:
+    if info.config.temporal_shift or not _has_onnx():
+        return "torch"
+    if device in {"cpu", "tensorrt"} or find_spec("torch") is None:
+        return "onnx"
+    from sdcom.engine.onnx_backend import best_device, is_built_for  # noqa: PLC0415 - optional, and heavy
+
+    if is_built_for("cuda") and best_device() == "cuda":
+        return "onnx"
+    if device == "auto" and not _may_have_gpu():
+        return "onnx"
+    import torch  # noqa: PLC0415 - optional, and heavy
+
+    return "torch" if torch.cuda.is_available() else "onnx"
+
+
+def _may_have_gpu() -> bool:
+    """Tell whether an NVIDIA driver is there, without loading anything heavy to find out."""
+    return Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists()
 
 
 def _has_onnx() -> bool:

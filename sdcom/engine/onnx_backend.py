@@ -11,13 +11,15 @@ from typing import Literal, Self
 
 import numpy as np
 import onnxruntime
+from onnx import checker
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
 from sdcom.engine.backend import Float32Array, FrameByFrame, Int64Array, Looked, StreamFiller, UInt8Array
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
-from sdcom.errors import InvalidParameterError, SettingsError
+from sdcom.errors import ModelDirectoryError, SettingsError
 from sdcom.recognition import Provider
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -29,8 +31,23 @@ _PROVIDERS: Mapping[Device, str] = {
 }
 
 
+_REFUSED_GRAPHS = (
+    checker.ValidationError,
+    runtime_errors.Fail,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidArgument,
+)
+
+
+def is_built_for(device: Device) -> bool:
+    """Tell whether this installation of ONNX Runtime has what the device needs, whatever the machine has."""
+    return _PROVIDERS[device] in onnxruntime.get_available_providers()
+
+
 def best_device() -> Device:
     """Return "cuda" where a session is found to run on it, else "cpu"."""
+    if not is_built_for("cuda"):
+        return "cpu"
     graph = Graph("probe", {"x": ("float32", (1,))})
     try:
         _SessionFactory("cuda").open(graph.serialized({"y": (graph.node("Relu", "x"), (1,))}))
@@ -49,21 +66,31 @@ class OnnxBackend:
         device: where to compute.
 
     Raises:
-        InvalidParameterError: the model needs temporal shift, which these graphs do not have.
-        SettingsError: this installation of ONNX Runtime cannot compute on the device asked for.
-        ModelDirectoryError: weights are missing.
+        SettingsError: this installation of ONNX Runtime cannot compute on the device asked for, or the model
+            needs temporal shift, which these graphs do not have.
+        ModelDirectoryError: weights are missing, or their shapes are not those of the model.
     """
 
     def __init__(
         self, info: ModelInfo, weights: Weights, *, num_threads: int = 1, device: Device = "cpu"
     ) -> None:
         if info.config.temporal_shift:
-            raise InvalidParameterError(
+            raise SettingsError(
                 f"{info.full_name} has a temporal shift, which the onnx engine lacks: use the torch engine"
             )
         self._info = info
         self._num_features = feature_channels(info.config.dynamic)
         sessions = _SessionFactory(device)
+        try:
+            self._open(sessions, weights, num_threads)
+        except (ValueError, IndexError, *_REFUSED_GRAPHS) as exc:
+            raise ModelDirectoryError(
+                f"the weights of {info.full_name} do not have the shapes that its record says: {exc}"
+            ) from exc
+        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__)
+
+    def _open(self, sessions: "_SessionFactory", weights: Weights, num_threads: int) -> None:
+        info = self._info
         self._static = sessions.open(static_part(info, weights), num_threads)
         self._gate = sessions.open(gate_part(info, weights))
         self._fusion = sessions.open(fusion_part(info, weights))
@@ -75,7 +102,6 @@ class OnnxBackend:
         }
         self._classifier_TLF = weights["fusion.classifier_weight"].astype(np.float32)
         self._bias_TL = weights["fusion.classifier_bias"].astype(np.float32)
-        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__)
 
     @classmethod
     def load(cls, directory: Path, *, num_threads: int = 1, device: Device = "cpu") -> Self:
@@ -83,8 +109,7 @@ class OnnxBackend:
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
-            InvalidParameterError: as for the class.
-            SettingsError: likewise.
+            SettingsError: as for the class.
         """
         info = load_info(directory)
         return cls(info, load_weights(directory, info), num_threads=num_threads, device=device)
@@ -174,6 +199,8 @@ class _SessionFactory:
                 f"this ONNX Runtime cannot compute on {device}: it has {', '.join(available)}; "
                 "onnxruntime-gpu (`pip install sdcom[gpu]`) has the others"
             )
+        if device != "cpu":
+            onnxruntime.preload_dlls()  # CUDA's libraries lie in packages of their own
         _share_one_arena()
 
     def open(self, graph: bytes, num_threads: int = 1) -> onnxruntime.InferenceSession:

@@ -32,6 +32,7 @@ from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
+from sdcom.engine.threads import result_on
 from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
@@ -157,11 +158,7 @@ class Scheduler:
         Raises:
             OverloadedError: the scheduler is closed.
         """
-        try:
-            running = self._device.submit(work)
-        except RuntimeError as exc:
-            raise OverloadedError("the scheduler is closed", retry_after_s=1.0) from exc
-        return running.result()
+        return result_on(self._device, work)
 
     def load(self) -> Load:
         """Return what is in flight now."""
@@ -180,7 +177,7 @@ class Scheduler:
             return
         for worker in self._workers:
             worker.join()
-        self._device.shutdown()
+        self._device.shutdown(cancel_futures=True)
 
     # --- entering ---
 

@@ -11,9 +11,13 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.scheduler import Scheduler
-from sdcom.errors import DeadlineExceededError, OverloadedError
+from sdcom.engine.threads import result_on
+from sdcom.errors import DeadlineExceededError
 
 Answer = TypeVar("Answer")
+
+MOST_AT_ONCE = 256
+"""Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
 
 
 class Turns(Protocol):
@@ -33,6 +37,10 @@ class Turns(Protocol):
         Raises:
             OverloadedError: the networks are closed.
         """
+
+    @property
+    def lost_macs(self) -> int:
+        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
 
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
@@ -68,15 +76,16 @@ class OneByOne:
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, in turn."""
-        try:
-            running = self._thread.submit(work)
-        except RuntimeError as exc:
-            raise OverloadedError("the recognizer is closed", retry_after_s=1.0) from exc
-        return running.result()
+        return result_on(self._thread, work)
+
+    @property
+    def lost_macs(self) -> int:
+        """None: whatever runs here is part of an answer."""
+        return 0
 
     def close(self) -> None:
-        """End after the work at hand."""
-        self._thread.shutdown()
+        """End after the work at hand; what waits fails with OverloadedError."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 class Together:
@@ -86,12 +95,18 @@ class Together:
 
     Args:
         backend: of a model without temporal shift; what its batches cost is measured first.
-        limits: what may be in flight and in one batch.
+        num_videos: that are in flight at once.
         num_in_hand: batches gathered or handed back while another one is computed.
     """
 
-    def __init__(self, backend: Backend, limits: Limits | None = None, *, num_in_hand: int = 2) -> None:
-        config, limits = backend.info.config, limits or Limits(max_batch_frames=256, max_batch_videos=256)
+    def __init__(self, backend: Backend, *, num_videos: int, num_in_hand: int = 2) -> None:
+        config = backend.info.config
+        num_frames = num_videos * config.clip.num_frames
+        limits = Limits(
+            max_batch_frames=min(num_frames, MOST_AT_ONCE),
+            max_batch_videos=min(num_videos, MOST_AT_ONCE),
+            max_frames_in_flight=num_frames,
+        )
         backend.prepare_thread()
         self._scheduler = Scheduler(
             backend,
@@ -109,6 +124,12 @@ class Together:
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
         return self._scheduler.call(work)
+
+    @property
+    def lost_macs(self) -> int:
+        """What was executed for no answer."""
+        work = self._scheduler.work()
+        return sum(macs.total() for macs in (work.padded_macs, work.failed_macs, work.abandoned_macs))
 
     def close(self) -> None:
         """Fail what is in flight, and end."""

@@ -1,6 +1,7 @@
 """`sdcom bench ...`."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,7 +14,11 @@ from rich.table import Table
 
 from sdcom.engine.backend import Backend
 from sdcom.engine.bench import time_parts
+from sdcom.engine.limits import Limits
 from sdcom.engine.loading import DeviceName, EngineName, load_backend, load_untrained_paper
+from sdcom.engine.measure import measure_costs
+from sdcom.engine.saturation import time_saturation
+from sdcom.engine.simulate import MIX
 from sdcom.engine.simulate import main as simulate
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer, bundled_model_dir
@@ -133,6 +138,43 @@ def schedule(context: typer.Context) -> None:
 
 
 @app.command()
+def saturation(
+    *,
+    model: ModelOption = None,
+    engine: EngineOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    repeats: RepeatsOption = 5,
+    videos: Annotated[int, typer.Option(min=1, help="In flight at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Frames of the largest batch.")] = 16,
+    output: OutputOption = None,
+) -> None:
+    """Time many videos through the scheduler, against its own stages driven directly in full batches."""
+    backend = _backend(model, engine, device, threads, paper=False)
+    backend.prepare_thread()
+    config = backend.info.config
+    limits = Limits(max_batch_frames=batch, max_frames_in_flight=videos * config.clip.num_frames)
+    turns = time_saturation(
+        backend,
+        config,
+        limits,
+        measure_costs(backend, config, limits),
+        mix=MIX,
+        num_videos=videos,
+        num_turns=repeats,
+        initializer=backend.prepare_thread,
+    )
+    table = Table("turn", "direct s", "scheduled s", "throughput of direct", box=None)
+    for number, turn in enumerate(turns, start=1):
+        share = turn.direct_s / turn.scheduled_s
+        table.add_row(str(number), f"{turn.direct_s:.2f}", f"{turn.scheduled_s:.2f}", f"{share:.0%}")
+    median = statistics.median(turn.direct_s / turn.scheduled_s for turn in turns)
+    table.add_row("median", "", "", f"{median:.0%}")
+    rows = [turn._asdict() for turn in turns]
+    _show(table, output, backend_facts(backend.provider.name, threads), rows)
+
+
+@app.command()
 def serve(
     *,
     url: Annotated[
@@ -193,5 +235,6 @@ def backend_facts(provider: str, threads: int) -> dict[str, Any]:
 def _show(table: Table, output: Path | None, facts: Mapping[str, Any], rows: Sequence[Any]) -> None:
     Console().print(table)
     if output is not None:
-        document = {**facts, "rows": [asdict(row) for row in rows]}
+        written = [row if isinstance(row, dict) else asdict(row) for row in rows]
+        document = {**facts, "rows": written}
         output.write_text(json.dumps(document, indent=1) + "\n")

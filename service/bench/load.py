@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 class Reply:
     """What became of one request: its status, its seconds, and for an answer the share saved and min_lam.
 
-    Status 0 is a connection that failed.
+    Status 0 is a connection that failed, or a reply that is no JSON.
     """
 
     status: int
@@ -117,7 +117,7 @@ def _post(host: str, port: int, path: str, body: bytes, deadline_s: float) -> Re
         connection.request("POST", path, body, {"Content-Type": "video/mp4"})
         response = connection.getresponse()
         document = json.loads(response.read())
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, ValueError):
         return Reply(0, time.perf_counter() - started)
     finally:
         connection.close()

@@ -22,7 +22,7 @@ from sdcom.engine.onnx_graphs.backbones import resize_matrix
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
-from sdcom.errors import InvalidParameterError, ModelDirectoryError, SettingsError
+from sdcom.errors import ModelDirectoryError, SettingsError
 from sdcom.model import Model, save_model
 from sdcom.recognizer import bundled_model_dir
 from tests.conftest import REPOSITORY, TINY_CONFIG, lively_networks
@@ -135,7 +135,7 @@ def test_a_model_with_temporal_shift_is_refused_and_gets_the_torch_engine(tmp_pa
         temporal_shift=True,
     )
     save_model(tmp_path, ModelInfo(name="shift", version="0", config=shifting), lively_networks(shifting))
-    with pytest.raises(InvalidParameterError, match="shift@0 has a temporal shift"):
+    with pytest.raises(SettingsError, match="shift@0 has a temporal shift"):
         load_backend(tmp_path, engine="onnx")
     assert load_backend(tmp_path).provider.name == "torch-cpu"
 
@@ -152,6 +152,17 @@ def test_weights_that_lack_an_array_are_refused_by_its_name(tiny_model_dir: Path
     weights = load_weights(tiny_model_dir, info)
     del weights["dynamic.features.3.conv.1.1.running_var_w50"]
     with pytest.raises(ModelDirectoryError, match=r"lack dynamic\.features\.3\.conv\.1\.1\.running_var_w50"):
+        OnnxBackend(info, weights)
+
+
+@pytest.mark.parametrize(
+    "name", ["gate.linear.weight", "dynamic.features.3.conv.0.0.weight", "fusion.classifier_weight"]
+)
+def test_weights_of_other_shapes_are_refused(tiny_model_dir: Path, name: str) -> None:
+    info = load_info(tiny_model_dir)
+    weights = load_weights(tiny_model_dir, info)
+    weights[name] = weights[name][1:, :-1]
+    with pytest.raises(ModelDirectoryError, match="the weights of tiny@0 do not have the shapes"):
         OnnxBackend(info, weights)
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
+from sdcom.checkpoint import ModelInfo
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.ledger import Part
 from sdcom.engine.torch_backend import TorchBackend
@@ -26,6 +28,7 @@ from sdcom.errors import (
     InvalidParameterError,
     ModelDirectoryError,
     OverloadedError,
+    SettingsError,
     UndecodableVideoError,
     UnsupportedContainerError,
 )
@@ -33,7 +36,7 @@ from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.video import DecoderPool, TrustedVideo
-from tests.conftest import TINY_CONFIG
+from tests.conftest import TINY_CONFIG, lively_networks
 from training.rendered import render_clip, write_clip
 
 SHARES = (0.26, 0.3, 0.4, 0.55, 0.8, 1.0)
@@ -216,23 +219,6 @@ def test_a_deadline_in_the_past_is_refused_and_costs_the_next_request_nothing(
     assert recognizer.recognize(clip, deadline=time.monotonic() + 60).predictions
 
 
-def test_a_deadline_that_passes_while_others_compute_is_refused(recognizer: Recognizer, clip: Path) -> None:
-    started, release = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        started.set()
-        release.wait(20)
-
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(recognizer._turns.call, occupy)
-        started.wait(20)
-        answer = threads.submit(recognizer.recognize, clip, deadline=time.monotonic() + 2)
-        time.sleep(2.1)
-        release.set()
-        with pytest.raises(DeadlineExceededError, match="before the networks ran"):
-            answer.result(20)
-
-
 def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> None:
     with ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(recognizer._turns.call, threading.get_ident) for _ in range(8)]
@@ -286,6 +272,33 @@ def test_early_exit_keeps_the_deadline_between_frames(tiny_model: Model) -> None
         compose_until_confident(
             TorchBackend(tiny_model), frames_THWC, confidence=1.0, deadline=time.monotonic() - 1
         )
+
+
+def test_what_early_exit_executed_when_its_deadline_passed_is_counted_as_lost(
+    tiny_model: Model, recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.monotonic()]
+    patient = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
+    call = patient._turns.call
+
+    def slow(step: Any) -> Any:
+        now[0] += 1000
+        return call(step)
+
+    monkeypatch.setattr(patient._turns, "call", slow)
+    monkeypatch.setattr("sdcom.engine.early_exit.time.monotonic", lambda: now[0])
+    with pytest.raises(DeadlineExceededError, match="passed after 2 frames"):
+        patient.recognize(clip, min_confidence=1.0, deadline=now[0] + 1500)
+    assert patient.lost_macs >= tiny_model.info.macs.floor(2)
+    patient._turns.close()
+
+
+def test_batches_of_a_model_with_temporal_shift_are_refused(tmp_path: Path) -> None:
+    clip = TINY_CONFIG.clip.model_copy(update={"order": "time"})
+    config = TINY_CONFIG.model_copy(update={"clip": clip, "dynamic": "resnet18", "temporal_shift": True})
+    save_model(tmp_path, ModelInfo(name="shift", version="0", config=config), lively_networks(config))
+    with pytest.raises(SettingsError, match="shift@0 has a temporal shift: its frames cannot share batches"):
+        Recognizer.load(tmp_path, num_decode_workers=1, batching=True)
 
 
 def test_what_computes_the_networks_is_named_with_its_version(

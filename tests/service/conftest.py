@@ -42,6 +42,7 @@ class FakeRecognizer:
 
     info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
+    lost_macs: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)

@@ -132,3 +132,21 @@ async def test_a_closed_house_takes_nobody_and_empties(admission: Admission) -> 
         with pytest.raises(OverloadedError, match="shutting down"), admission.admitted():
             pass
     assert await admission.emptied(0.01)
+
+
+async def test_only_those_who_wait_for_a_turn_make_a_newcomer_wait_for_his() -> None:
+    admission = Admission(num_threads=1, queue_size=8)
+    opened = threading.Event()
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):  # still uploading
+            stack.enter_context(admission.admitted())
+        assert admission.expected_turn_s == 0
+        assert admission.expected_wait_s > 0
+        calls = [asyncio.create_task(admission.run(lambda: opened.wait)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert admission.expected_turn_s > 0
+        calls[2].cancel()
+        opened.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert admission.expected_turn_s == 0
+    admission.join()

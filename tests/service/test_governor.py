@@ -85,14 +85,21 @@ def test_the_price_is_always_a_calibrated_one_and_a_bound_never_raises_it(
         assert governor.min_lam(bound) <= governor.min_lam()
 
 
+def test_one_long_wait_after_a_quiet_hour_does_not_make_it_jump(governor: Governor, clock: Clock) -> None:
+    clock.now += 3600
+    governor.observe(2.0)
+    assert governor.level == pytest.approx(0.5 / Governor.HORIZON_S)
+    assert governor.min_lam() == 0
+
+
 async def test_the_price_reaches_the_recognizer_the_answer_and_the_metrics(
     engine: Engine, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     engine.governor = Governor(POINTS, target_wait_s=1.0, clock=clock)
     with monkeypatch.context() as patch:
-        patch.setattr(Admission, "expected_wait_s", 9.0)
-        clock.now += 60
+        patch.setattr(Admission, "expected_turn_s", 9.0)
+        _wait(engine.governor, clock, 9.0, 60)
         answers = [
             (await client.post(f"/recognize?min_budget={bound}", content=b"x" * 9, headers=VIDEO)).json()
             for bound in (0, 0.3, 1)

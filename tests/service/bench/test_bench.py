@@ -96,6 +96,7 @@ def test_every_command_prints_a_table_and_saves_its_figures(tiny_model_dir: Path
         "parts": ["parts", *model],
         "engine": ["engine", *model],
         "request": ["request", sample, *model, "--budget", "0.5", "--confidence", "0.5"],
+        "saturation": ["saturation", *model, "--videos", "3"],
         "serve": ["serve", "--rate", "4", "--seconds", "1"],
     }
     for name, command in commands.items():

@@ -1,0 +1,114 @@
+"""Whose turn it is: in order, to the deadline, and nobody left waiting when the networks close."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sdcom.budget import choose_widths
+from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.composition import compose_video
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.engine.turns import OneByOne, Together, Turns
+from sdcom.errors import DeadlineExceededError, OverloadedError
+from sdcom.model import Model
+from tests.sdcom.conftest import always, patterned_frames
+
+BOTH: dict[str, Callable[[TorchBackend], Turns]] = {
+    "one by one": OneByOne,
+    "together": lambda backend: Together(backend, num_videos=3),
+}
+
+
+@pytest.fixture(params=BOTH)
+def turns(request: pytest.FixtureRequest, tiny_model: Model) -> Iterator[Turns]:
+    turns = BOTH[request.param](TorchBackend(tiny_model))
+    yield turns
+    turns.close()
+
+
+def _policy(model: Model) -> Planner:
+    macs_K = model.info.macs.dynamic_by_choice
+    return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
+
+
+def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny_model: Model) -> None:
+    plan = _policy(tiny_model)
+    clips = [patterned_frames(4, seed) for seed in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda clip: turns.compose(clip, plan, None), clips))
+    for clip, answer in zip(clips, answers, strict=True):
+        expected = compose_video(TorchBackend(tiny_model), clip, plan)
+        assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
+        np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=0, atol=1e-4)
+    assert turns.lost_macs == 0
+
+
+def test_other_work_runs_on_one_thread_and_its_error_is_its_callers(turns: Turns) -> None:
+    idents = {turns.call(threading.get_ident) for _ in range(4)}
+    assert len(idents) == 1
+    assert idents != {threading.get_ident()}
+    with pytest.raises(ZeroDivisionError):
+        turns.call(lambda: 1 // 0)
+    assert turns.call(lambda: "on") == "on"
+
+
+def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_model: Model) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        begun.set()
+        release.wait(20)
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(turns.call, occupy)
+        begun.wait(20)
+        deadline = time.monotonic() + 0.05
+        waiting = threads.submit(turns.compose, patterned_frames(4, 0), _policy(tiny_model), deadline)
+        while time.monotonic() <= deadline:
+            time.sleep(0.01)
+        release.set()
+        assert isinstance(waiting.exception(20), DeadlineExceededError)
+
+
+def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model: Model) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def occupy() -> str:
+        begun.set()
+        release.wait(20)
+        return "was at work"
+
+    with ThreadPoolExecutor(8) as threads:
+        working = threads.submit(turns.call, occupy)
+        begun.wait(20)
+        clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
+        waiting: list[Future[str] | Future[Composed]] = [
+            threads.submit(turns.call, lambda: "too late"),
+            threads.submit(turns.compose, clip, plan, None),
+        ]
+        closing = threads.submit(turns.close)
+        release.set()
+        closing.result(20)
+        assert working.result(20) == "was at work"
+        for future in waiting:
+            assert future.exception(20) is None or isinstance(future.exception(), OverloadedError)
+    for ask in (lambda: turns.call(lambda: 0), lambda: turns.compose(clip, plan, None)):
+        with pytest.raises(OverloadedError, match="closed"):
+            ask()
+
+
+def test_what_batches_execute_for_nobody_is_counted(tiny_model: Model) -> None:
+    turns = Together(TorchBackend(tiny_model), num_videos=3)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no plan today")
+
+    with pytest.raises(RuntimeError, match="no plan today"):
+        turns.compose(patterned_frames(4, 0), fail, None)  # type: ignore[arg-type]  # it raises
+    macs = tiny_model.info.macs
+    assert turns.lost_macs == 4 * (macs.static + macs.gate)
+    turns.close()
