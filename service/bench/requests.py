@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 
 from sdcom.engine.backend import Backend
@@ -69,8 +70,8 @@ def _baseline(backend: Backend, file: Path) -> object:
     import decord  # noqa: PLC0415 - not on every platform, and only this asks for it
 
     clip = backend.info.config.clip
-    probe = decord.VideoReader(str(file), num_threads=1)
-    height, width = probe[0].shape[:2]
+    with av.open(str(file)) as opened:  # decord tells the size only after it has begun to decode
+        width, height = opened.streams.video[0].width, opened.streams.video[0].height
     scale = clip.short_side / min(height, width)
     size = {"width": round(width * scale), "height": round(height * scale)}
     reader = decord.VideoReader(str(file), num_threads=1, **size)
