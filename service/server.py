@@ -185,7 +185,9 @@ class Server:
     async def _warm_up(self) -> None:
         await self._engine.warm_up()
         await self._report(health_pb2.HealthCheckResponse.SERVING)
-        self._call_log.logger.info("ready", model=self._engine.info.full_name)
+        self._call_log.logger.info(
+            "ready", model=self._engine.info.full_name, provider=self._engine.recognizer.provider.name
+        )
 
     async def _drain(self) -> None:
         """Take nothing new, and wait for what is in flight."""
