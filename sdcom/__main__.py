@@ -86,6 +86,12 @@ def recognize(
         float | None, typer.Option(help="Share of the baseline's FLOPs that a video may cost, 0 to 1.")
     ] = None,
     max_gflops: Annotated[float | None, typer.Option(help="GFLOPs that a video may cost.")] = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds of the networks that a video may cost (`sdcom calibrate --hardware`)."
+        ),
+    ] = None,
     min_confidence: Annotated[
         float | None, typer.Option(help="Score of the best class at which no more frames are looked at.")
     ] = None,
@@ -99,7 +105,8 @@ def recognize(
     from sdcom.recognition import Budget
     from sdcom.recognizer import Recognizer
 
-    spend = None if budget is None and max_gflops is None else Budget(share=budget, gflops=max_gflops)
+    named = {"share": budget, "gflops": max_gflops, "ms": max_ms}
+    spend = None if all(value is None for value in named.values()) else Budget(**named)
     wishes = {"top_k": top_k, "budget": spend, "min_confidence": min_confidence}
     console = Console()
     rows: list[tuple[Path, Recognition | SdcomError]] = []
@@ -176,15 +183,18 @@ def info(
     """Print a model's networks, what each part costs, its calibration, its evaluation and its origin."""
     from sdcom.checkpoint import load_info
     from sdcom.described import document, tables
+    from sdcom.engine.hardware import load_hardware
     from sdcom.recognizer import bundled_model_dir
 
-    described = load_info(model or bundled_model_dir())
+    directory = model or bundled_model_dir()
+    described, measured = load_info(directory), load_hardware(directory)
     if as_json:
-        print(json.dumps(document(described), indent=1))
+        print(json.dumps(document(described, measured), indent=1))
         return
-    Console(highlight=False).print(*tables(described))
+    Console(highlight=False).print(*tables(described, measured))
 
 
+HARDWARE_FLAG = "--hardware"
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -202,8 +212,17 @@ def evaluate(context: typer.Context) -> None:
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)
 def calibrate(context: typer.Context) -> None:
-    """Measure what each price and each early exit costs and keeps, and write it into the model directory."""
-    _run_training("calibrate", context.args)
+    """Measure what each price and each early exit costs and keeps, and write it into the model directory.
+
+    With --hardware, measure instead what each part takes on this machine, for budgets in milliseconds.
+    """
+    if HARDWARE_FLAG not in context.args:
+        _run_training("calibrate", context.args)
+        return
+    from sdcom.calibrate_hardware import app as hardware
+
+    arguments = [each for each in context.args if each != HARDWARE_FLAG]
+    hardware(arguments, prog_name=f"sdcom calibrate {HARDWARE_FLAG}")
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)

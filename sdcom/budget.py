@@ -10,7 +10,7 @@ Shapes: T frames, K widths.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,53 @@ class WidthPlan:
     choices: tuple[int, ...]
     lam: float
     macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """What the widths are priced in: MACs, or the microseconds that a machine takes.
+
+    Attributes:
+        costs_K: whole units of a frame at each width, the first 0, and no wider one below a narrower; the
+            last is the unit of lam.
+        macs_K: MACs of a frame at each width, which a plan counts whatever it was priced in.
+    """
+
+    costs_K: tuple[int, ...]
+    macs_K: tuple[int, ...]
+
+    @classmethod
+    def of_macs(cls, macs_K: tuple[int, ...]) -> "Currency":
+        """Return the currency that MACs are."""
+        return cls(macs_K, macs_K)
+
+    def choose(self, gate_logits_TK: npt.ArrayLike, lam: float) -> WidthPlan:
+        """Return the gate's choice for every frame at the price `lam`, as `choose_widths` does."""
+        return self._counted(choose_widths(gate_logits_TK, self.costs_K, lam))
+
+    def fit(self, gate_logits_TK: npt.ArrayLike, most: int) -> WidthPlan:
+        """Return the plan of the smallest lam that costs at most so many units, as `fit_widths` does."""
+        return self._counted(fit_widths(gate_logits_TK, self.costs_K, most))
+
+    def cost(self, plan: WidthPlan) -> int:
+        """Return the units that a plan costs."""
+        return sum(self.costs_K[choice] for choice in plan.choices)
+
+    def _counted(self, plan: WidthPlan) -> WidthPlan:
+        return replace(plan, macs=sum(self.macs_K[choice] for choice in plan.choices))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the dynamic network may spend on one video.
+
+    Attributes:
+        currency: that it is counted in.
+        left: units that it may spend, at least 0; None is no limit.
+    """
+
+    currency: Currency
+    left: int | None = None
 
 
 def choose_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], lam: float) -> WidthPlan:

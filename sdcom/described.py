@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from sdcom.checkpoint import ModelInfo, best_exits
+from sdcom.engine.hardware import HardwareCosts
 
 _HEADINGS = {
     "name": "",
@@ -21,15 +22,20 @@ _SHARES = ("top1", "top5", "map_first", "map_all", "share")
 """Of an evaluation's scores, those that are shares."""
 
 
-def document(described: ModelInfo) -> dict[str, Any]:
-    """Return the whole record as `model.json` holds it, the MACs of every part included."""
-    return {**described.model_dump(mode="json"), "macs": described.macs.to_dict()}
+def document(described: ModelInfo, measured: Sequence[HardwareCosts] = ()) -> dict[str, Any]:
+    """Return the whole record as `model.json` holds it, the MACs of every part included.
+
+    What was measured on machines is beside it as `hardware`, if there is any.
+    """
+    record = {**described.model_dump(mode="json"), "macs": described.macs.to_dict()}
+    return record | {"hardware": [each.model_dump(mode="json") for each in measured]} if measured else record
 
 
-def tables(described: ModelInfo) -> Iterator[Table]:
+def tables(described: ModelInfo, measured: Sequence[HardwareCosts] = ()) -> Iterator[Table]:
     """Yield what there is to say of a model, a table for each matter."""
     yield _networks(described)
     yield _macs(described)
+    yield from map(hardware_table, measured)
     if described.calibration:
         yield _calibration(described)
     if described.exits:
@@ -71,6 +77,31 @@ def _macs(described: ModelInfo) -> Table:
     table.add_row("floor: every frame at width 0", "", f"{macs.floor(num_frames) / 1e9:.4f}")
     table.add_row("baseline: every frame at full width", "", f"{macs.baseline(num_frames) / 1e9:.4f}")
     return table
+
+
+def hardware_table(measured: HardwareCosts) -> Table:
+    """Return what each part takes on a machine, beside what it costs in MACs."""
+    threads = "1 thread" if measured.num_threads == 1 else f"{measured.num_threads} threads"
+    title = f"\nTime on {measured.machine}\n{measured.provider} {measured.provider_version}, {threads}"
+    columns = ("part", "µs a frame", "MACs, of full width", "time, of full width")
+    table = Table(*columns, title=escape(title), box=None, title_justify="left")
+    rows = _measured_rows(measured)
+    _, full_us, full_macs = rows[-1]
+    for name, us, macs in rows:
+        table.add_row(name, f"{us:,}", f"{macs / full_macs:.1%}", f"{us / full_us:.1%}")
+    return table
+
+
+def _measured_rows(measured: HardwareCosts) -> list[tuple[str, int, int]]:
+    """Return name, microseconds and MACs a frame of each part, full width last."""
+    macs = measured.macs
+    rows = [
+        ("static", measured.static_us, macs.static),
+        ("gate", measured.gate_us, macs.gate),
+        ("fusion", measured.fusion_us, macs.fusion),
+    ]
+    widths = sorted(measured.dynamic_us.items())
+    return rows + [(f"dynamic at {width:g}", us, macs.dynamic[width]) for width, us in widths]
 
 
 def _calibration(described: ModelInfo) -> Table:

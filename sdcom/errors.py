@@ -86,7 +86,11 @@ class UnknownNameError(InvalidParameterError):
 
 
 class BudgetBelowFloorError(SdcomError):
-    """The budget cannot pay for the parts that every frame needs.
+    """The budget cannot pay for the parts that every frame needs."""
+
+
+class FlopsBelowFloorError(BudgetBelowFloorError):
+    """A budget in FLOPs cannot.
 
     Args:
         budget_gmacs: asked for.
@@ -109,6 +113,24 @@ class BudgetBelowFloorError(SdcomError):
         )
         self.budget_gmacs = budget_gmacs
         self.floor_gmacs = floor_gmacs
+
+
+class TimeBelowFloorError(BudgetBelowFloorError):
+    """A budget in milliseconds cannot, by the times measured.
+
+    Args:
+        budget_ms: asked for.
+        floor_ms: the least that would do.
+    """
+
+    def __init__(self, budget_ms: float, floor_ms: float) -> None:
+        budget, floor = _DOWN.create_decimal_from_float(budget_ms), _UP.create_decimal_from_float(floor_ms)
+        super().__init__(
+            f"a budget of {budget:f} ms is below the floor of {floor:f} ms that was measured here "
+            f"(static network, gate and fusion on every frame); ask for max_ms >= {floor:f}"
+        )
+        self.budget_ms = budget_ms
+        self.floor_ms = floor_ms
 
 
 class VideoRejectedError(SdcomError):

@@ -1,7 +1,8 @@
-"""How many processors this process may use."""
+"""How many processors this process may use, and of which kind."""
 
 import math
 import os
+import platform
 from pathlib import Path
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -22,3 +23,19 @@ def num_processors(quota_file: Path = _CPU_QUOTA) -> int:
     except (OSError, ValueError):  # no control groups of version 2 here
         return allowed
     return allowed if quota_us == "max" else min(allowed, math.ceil(int(quota_us) / int(period_us)))
+
+
+def num_network_threads() -> int:
+    """Return the threads of one network call where nobody says otherwise: half of the processors.
+
+    The decoders work meanwhile, and threads that wait for one another wait for the slowest.
+    """
+    return max(1, num_processors() // 2)
+
+
+def processor_name() -> str:
+    """Return the processor's model, or its architecture where the system does not tell."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

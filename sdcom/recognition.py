@@ -16,7 +16,12 @@ GIGA = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one video may cost, all parts together: a share of the full-width baseline's FLOPs, or GFLOPs.
+    """What one video may cost, all parts together.
+
+    Attributes:
+        share: of the full-width baseline's FLOPs.
+        gflops: GFLOPs.
+        ms: milliseconds of the networks, by the times measured for them (`sdcom calibrate --hardware`).
 
     Raises:
         InvalidParameterError: not exactly one is given, or it is out of range.
@@ -24,32 +29,42 @@ class Budget:
 
     share: float | None = None
     gflops: float | None = None
+    ms: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.share is None) == (self.gflops is None):
-            raise InvalidParameterError("give a budget as `budget` (share) or as `max_gflops`, not both")
+        if [self.share, self.gflops, self.ms].count(None) != 2:
+            raise InvalidParameterError(
+                "give a budget as one of `budget` (share), `max_gflops` and `max_ms`, not both"
+            )
         if self.share is not None and not 0 <= self.share <= 1:
             raise InvalidParameterError(
                 f"budget must be between 0 and 1 of the baseline's FLOPs, got {self.share}"
             )
         if self.gflops is not None and not 0 <= self.gflops < float("inf"):
             raise InvalidParameterError(f"max_gflops must be a finite number, at least 0, got {self.gflops}")
+        if self.ms is not None and not 0 <= self.ms < float("inf"):
+            raise InvalidParameterError(f"max_ms must be a finite number, at least 0, got {self.ms}")
 
     def macs(self, baseline_macs: int) -> int:
-        """Return the whole MACs that the budget allows, given the baseline's.
+        """Return the whole MACs that a budget in FLOPs allows, given the baseline's.
 
         The figures of an answer, given as a budget, allow what that answer cost: not one MAC less.
         """
         if self.gflops is not None:
-            return _most_macs(self.gflops, GIGA)
-        assert self.share is not None
-        return _most_macs(self.share, baseline_macs)
+            return _most(self.gflops, GIGA)
+        assert self.share is not None, "no budget in FLOPs"
+        return _most(self.share, baseline_macs)
+
+    @property
+    def microseconds(self) -> int | None:
+        """The whole microseconds that a budget in milliseconds allows; None for one in FLOPs."""
+        return None if self.ms is None else _most(self.ms, 1000)
 
 
-def _most_macs(budget: float, unit_macs: int) -> int:
-    """Return the most MACs whose quotient by the unit, as a float, is at most `budget`."""
-    macs = round(Fraction(budget) * unit_macs)  # no budget is too large for a fraction
-    return macs if macs / unit_macs <= budget else macs - 1
+def _most(budget: float, unit: int) -> int:
+    """Return the most whole pieces of a unit whose quotient by it, as a float, is at most `budget`."""
+    pieces = round(Fraction(budget) * unit)  # no budget is too large for a fraction
+    return pieces if pieces / unit <= budget else pieces - 1
 
 
 @dataclass(frozen=True, slots=True)

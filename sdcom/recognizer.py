@@ -16,12 +16,13 @@ from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
+from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.loading import DeviceName, EngineName, load_backend
-from sdcom.engine.planning import exit_price, stream_price, video_limit, video_planner
+from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
-from sdcom.engine.turns import OneByOne, Together, Turns
-from sdcom.errors import DeadlineExceededError, InvalidParameterError, SettingsError
-from sdcom.processors import num_processors
+from sdcom.engine.turns import OneByOne, Turns, turns_for
+from sdcom.errors import DeadlineExceededError, InvalidParameterError
+from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
     GIGA,
     Budget,
@@ -53,6 +54,7 @@ class Recognizer:
         decoders: a running pool, closed with this recognizer.
         turns: who gets the networks when; one video after the other if not given. Closed with this
             recognizer.
+        hardware: what each part takes here, for budgets in milliseconds; None is not measured.
 
     Attributes:
         backend: that.
@@ -60,10 +62,18 @@ class Recognizer:
         info: the model.
     """
 
-    def __init__(self, backend: Backend, decoders: DecoderPool, *, turns: Turns | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        decoders: DecoderPool,
+        *,
+        turns: Turns | None = None,
+        hardware: HardwareCosts | None = None,
+    ) -> None:
         self.backend = backend
         self.decoders = decoders
         self.info: ModelInfo = backend.info
+        self._hardware = hardware
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
         self._turns = turns or OneByOne(backend)
@@ -91,8 +101,7 @@ class Recognizer:
             num_decode_workers: decode processes; None is one per processor that may be used.
             sampling: which frame of each of a video's equal stretches is looked at.
             on_restart: called with the reason whenever a decode worker is replaced.
-            num_threads: threads of one network call; None is half of the processors: the decoders work
-                meanwhile, and threads that wait for one another wait for the slowest.
+            num_threads: threads of one network call; None is half of the processors.
             engine: what runs the networks (`sdcom.engine.loading.load_backend`).
             device: where.
             batching: batches across videos; None has them everywhere but on a processor, which they do not
@@ -102,14 +111,11 @@ class Recognizer:
             ModelDirectoryError: the directory is not a whole, readable model.
             SettingsError: the engine or the device cannot be had.
         """
-        backend = load_backend(
-            model_dir or bundled_model_dir(),
-            engine=engine,
-            device=device,
-            num_threads=num_threads or max(1, num_processors() // 2),
-        )
+        directory, num_threads = model_dir or bundled_model_dir(), num_threads or num_network_threads()
+        backend = load_backend(directory, engine=engine, device=device, num_threads=num_threads)
+        hardware = applying(load_hardware(directory), backend.info, backend.provider, num_threads)
         num_workers = num_decode_workers or num_processors()
-        turns = _turns(backend, batching, num_videos=num_workers + 1)  # before decoders keep processors busy
+        turns = turns_for(backend, batching, num_videos=num_workers + 1)  # before decoders are busy
         decoders = DecoderPool(
             backend.info.config.clip,
             limits or DecodeLimits(),
@@ -117,7 +123,7 @@ class Recognizer:
             on_restart=on_restart,
             sampling=sampling,
         )
-        return cls(backend, decoders, turns=turns)
+        return cls(backend, decoders, turns=turns, hardware=hardware)
 
     @property
     def provider(self) -> Provider:
@@ -176,7 +182,8 @@ class Recognizer:
             deadline: `time.monotonic()` value after which the answer is not wanted.
 
         Raises:
-            InvalidParameterError: `top_k` is below 1, or `min_confidence` out of range.
+            InvalidParameterError: `top_k` is below 1, `min_confidence` out of range, or the budget in
+                milliseconds and those not measured here.
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
@@ -203,12 +210,13 @@ class Recognizer:
 
         Raises:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+            InvalidParameterError: it is in milliseconds, which were not measured.
         """
         if min_confidence is None:
-            planner = video_planner(self.info, budget, min_lam=min_lam)
+            planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=min_lam)
             return lambda frames_THWC, deadline: self._turns.compose(frames_THWC, planner, deadline)
-        limit = video_limit(self.info, budget)
-        max_gmacs = None if limit is None else limit / GIGA
+        allowance, limit = video_allowance(self.info, budget, self._hardware), video_limit(self.info, budget)
+        max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
         lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
 
         def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Composed:
@@ -218,7 +226,7 @@ class Recognizer:
                     frames_THWC,
                     confidence=min_confidence,
                     lam=lam,
-                    max_macs=limit,
+                    allowance=allowance,
                     deadline=deadline,
                     in_turn=self._turns.call,
                 )
@@ -233,7 +241,8 @@ class Recognizer:
 
         Raises:
             BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
-            InvalidParameterError: a budget is named and the model was never calibrated.
+            InvalidParameterError: a budget is named and the model was never calibrated, or it is in
+                milliseconds.
         """
         return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
 
@@ -266,22 +275,6 @@ class Recognizer:
         score = float(softmax(step.logits_L)[index])
         label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
-
-
-def _turns(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:
-    """Return batches across videos or one video after the other, as asked or as the device likes it.
-
-    Raises:
-        SettingsError: batches were asked for, and the model has a temporal shift.
-    """
-    shifts = backend.info.config.temporal_shift
-    if batching and shifts:
-        raise SettingsError(
-            f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
-        )
-    if batching is None:
-        batching = not (shifts or backend.provider.name.endswith("-cpu"))
-    return Together(backend, num_videos=num_videos) if batching else OneByOne(backend)
 
 
 class FrameStream:

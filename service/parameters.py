@@ -22,18 +22,24 @@ class SpendParameters(BaseModel):
     max_gflops: float | None = Field(
         None, ge=0, description="GFLOPs that the video may cost, instead of `budget`."
     )
+    max_ms: float | None = Field(
+        None,
+        ge=0,
+        description="Milliseconds of the networks that the video may cost, instead of `budget`, by the times "
+        "that `sdcom calibrate --hardware` measured.",
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if self.budget is not None and self.max_gflops is not None:
-            raise ValueError("give `budget` or `max_gflops`, not both")
+        if [self.budget, self.max_gflops, self.max_ms].count(None) < 2:
+            raise ValueError("give one of `budget`, `max_gflops` and `max_ms`, not both")
         return self
 
     def spend(self) -> Budget | None:
         """Return the budget asked for; None is the model's default."""
-        if self.budget is None and self.max_gflops is None:
+        if self.budget is None and self.max_gflops is None and self.max_ms is None:
             return None
-        return Budget(share=self.budget, gflops=self.max_gflops)
+        return Budget(share=self.budget, gflops=self.max_gflops, ms=self.max_ms)
 
 
 class RecognizeParameters(SpendParameters):

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.budget import WidthPlan
+from sdcom.budget import Allowance, Currency, WidthPlan
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Ledger, Part
@@ -25,7 +25,7 @@ def compose_until_confident(
     *,
     confidence: float,
     lam: float = 0.0,
-    max_macs: int | None = None,
+    allowance: Allowance | None = None,
     deadline: float | None = None,
     in_turn: Callable[[Callable[[], StreamStep]], StreamStep] = lambda step: step(),
 ) -> Composed:
@@ -36,7 +36,7 @@ def compose_until_confident(
         frames_THWC: the resized, cropped RGB frames in feeding order.
         confidence: probability of the best class at which the video ends.
         lam: the price at which the gate chooses.
-        max_macs: what the video may cost, all parts together, at least the floor; None is no limit.
+        allowance: what the dynamic network may spend on the video; None is no limit.
         deadline: `time.monotonic()` value after which no further frame is begun.
         in_turn: runs each frame's step where and when the networks may be called.
 
@@ -44,8 +44,9 @@ def compose_until_confident(
         DeadlineExceededError: the deadline passed first; `lost_macs` says what had been executed by then.
     """
     macs = backend.info.macs
-    stream, steps = CausalStream(backend, lam), list[StreamStep]()
-    left = None if max_macs is None else max_macs - macs.floor(len(frames_THWC))
+    allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
+    currency, left = allowance.currency, allowance.left
+    stream, steps = CausalStream(backend, lam, currency), list[StreamStep]()
     for frame_HWC in frames_THWC:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
@@ -54,7 +55,7 @@ def compose_until_confident(
             )
         steps.append(in_turn(partial(stream.push, frame_HWC, left)))
         if left is not None:
-            left -= steps[-1].plan.macs
+            left -= currency.cost(steps[-1].plan)
         if softmax(steps[-1].logits_L).max() >= confidence:
             break
     return _composed(steps, macs.baseline(len(frames_THWC)))

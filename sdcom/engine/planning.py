@@ -9,27 +9,31 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.budget import Allowance, Currency, WidthPlan
 from sdcom.checkpoint import ExitPoint, ModelInfo
 from sdcom.engine.composed import Planner
-from sdcom.errors import BudgetBelowFloorError, InvalidParameterError
+from sdcom.engine.hardware import HardwareCosts
+from sdcom.errors import FlopsBelowFloorError, InvalidParameterError, TimeBelowFloorError
 from sdcom.recognition import GIGA, Budget
 
 
 def allowed_macs(info: ModelInfo, budget: Budget | None) -> int | None:
-    """Return what a video's T frames may cost under a budget, or the model's default; None is no limit."""
+    """Return the MACs that a video's T frames may cost under a budget, or the model's default.
+
+    None is no limit in MACs: there is no budget, or it is one in milliseconds.
+    """
     if budget is None and info.default_budget is not None:
         budget = Budget(share=info.default_budget)
-    if budget is None:
+    if budget is None or budget.ms is not None:
         return None
     return budget.macs(info.macs.baseline(info.config.clip.num_frames))
 
 
 def video_limit(info: ModelInfo, budget: Budget | None) -> int | None:
-    """Return what a video may cost, None is no limit.
+    """Return the MACs that a video may cost; None is no limit in MACs.
 
     Raises:
-        BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        FlopsBelowFloorError: the budget cannot pay for the static network, gate and fusion.
     """
     allowed = allowed_macs(info, budget)
     if allowed is None:
@@ -37,29 +41,67 @@ def video_limit(info: ModelInfo, budget: Budget | None) -> int | None:
     macs, num_frames = info.macs, info.config.clip.num_frames
     baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
     if allowed < floor:
-        raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
+        raise FlopsBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA)
     return allowed
 
 
-def video_planner(info: ModelInfo, budget: Budget | None, *, min_lam: float = 0.0) -> Planner:
+def video_allowance(
+    info: ModelInfo, budget: Budget | None, hardware: HardwareCosts | None = None
+) -> Allowance:
+    """Return what a budget leaves to the dynamic network, in the budget's own currency.
+
+    Args:
+        info: of the model.
+        budget: what the video may cost; None is the model's default.
+        hardware: what each part of it takes here; None is not measured.
+
+    Raises:
+        BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        InvalidParameterError: it is in milliseconds, which were not measured.
+    """
+    macs_K, num_frames = info.macs.dynamic_by_choice, info.config.clip.num_frames
+    if budget is None or budget.microseconds is None:
+        limit = video_limit(info, budget)
+        left = None if limit is None else limit - info.macs.floor(num_frames)
+        return Allowance(Currency.of_macs(macs_K), left)
+    if hardware is None:
+        raise InvalidParameterError(
+            "a budget in milliseconds needs the times of this machine: run `sdcom calibrate --hardware` on "
+            "the model, with the engine, device and threads that it is loaded with, and load it again"
+        )
+    left = budget.microseconds - hardware.floor_us(num_frames)
+    if left < 0:
+        raise TimeBelowFloorError(budget.microseconds / 1000, hardware.floor_us(num_frames) / 1000)
+    return Allowance(Currency(hardware.dynamic_by_choice, macs_K), left)
+
+
+def video_planner(
+    info: ModelInfo,
+    budget: Budget | None,
+    *,
+    hardware: HardwareCosts | None = None,
+    min_lam: float = 0.0,
+) -> Planner:
     """Return the function that turns a video's gate logits [T, K] into widths.
 
     Args:
         info: of the model.
         budget: what the video may cost; None is the model's default.
+        hardware: what each part of it takes here; None is not measured.
         min_lam: the least price at which the gate chooses, whatever the budget would allow.
 
     Raises:
         BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
+        InvalidParameterError: it is in milliseconds, which were not measured.
     """
-    limit, macs_K = video_limit(info, budget), info.macs.dynamic_by_choice
-    if limit is None:
-        return lambda logits_TK: choose_widths(logits_TK, macs_K, min_lam)
-    left = limit - info.macs.floor(info.config.clip.num_frames)
+    allowance = video_allowance(info, budget, hardware)
+    currency, left = allowance.currency, allowance.left
+    if left is None:
+        return lambda logits_TK: currency.choose(logits_TK, min_lam)
 
     def plan(logits_TK: npt.NDArray[np.float32]) -> WidthPlan:
-        fitting = fit_widths(logits_TK, macs_K, left)
-        return fitting if fitting.lam >= min_lam else choose_widths(logits_TK, macs_K, min_lam)
+        fitting = currency.fit(logits_TK, left)
+        return fitting if fitting.lam >= min_lam else currency.choose(logits_TK, min_lam)
 
     return plan
 
@@ -72,9 +114,14 @@ def stream_price(info: ModelInfo, budget: Budget | None) -> float:
     the window at every frame, is set aside first.
 
     Raises:
-        BudgetBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
-        InvalidParameterError: a budget is named and the model was never calibrated.
+        FlopsBelowFloorError: the budget named cannot pay for the static network, gate and fusion.
+        InvalidParameterError: a budget is named and the model was never calibrated, or it is in milliseconds.
     """
+    if budget is not None and budget.ms is not None:
+        raise InvalidParameterError(
+            "a stream's budget is a share or GFLOPs: its frames come one by one, and what was measured in "
+            "milliseconds are whole videos"
+        )
     allowed = allowed_macs(info, budget)
     if allowed is None:
         return 0.0
@@ -86,7 +133,7 @@ def stream_price(info: ModelInfo, budget: Budget | None) -> float:
     baseline, floor = info.macs.baseline(num_frames), info.macs.stream_floor(num_frames)
     # The model's own default was chosen for videos; a caller who names no budget has nothing to correct.
     if budget is not None and allowed < floor:
-        raise BudgetBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
+        raise FlopsBelowFloorError(allowed / GIGA, floor / GIGA, baseline / GIGA, whose="a stream's")
     return _smallest_price_within(info.calibration, (allowed - (floor - info.macs.floor(num_frames))) / GIGA)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdcom.budget import WidthPlan, choose_widths, fit_widths
+from sdcom.budget import Currency, WidthPlan
 from sdcom.engine.backend import Backend, Float32Array, UInt8Array
 from sdcom.engine.composed import timed
 from sdcom.engine.ledger import Ledger, Part
@@ -41,23 +41,26 @@ class CausalStream:
     Args:
         backend: of the model.
         lam: the price at which the gate chooses.
+        currency: what widths are priced in; None is MACs.
     """
 
-    def __init__(self, backend: Backend, lam: float) -> None:
+    def __init__(self, backend: Backend, lam: float, currency: Currency | None = None) -> None:
         self._backend = backend
         self._filler = backend.open_stream()
         self._lam = lam
+        self._currency = currency or Currency.of_macs(backend.info.macs.dynamic_by_choice)
         num_frames = backend.info.config.clip.num_frames
         self._embeddings_E: deque[Float32Array] = deque(maxlen=num_frames)
         self._fused_F: deque[Float32Array] = deque(maxlen=num_frames)
         self._state_BH: Float32Array | None = None
 
-    def push(self, frame_HWC: UInt8Array, max_dynamic_macs: int | None = None) -> StreamStep:
+    def push(self, frame_HWC: UInt8Array, max_dynamic: int | None = None) -> StreamStep:
         """Feed one resized, cropped RGB frame.
 
         Args:
             frame_HWC: that.
-            max_dynamic_macs: what the dynamic network may spend on it, at least 0; None is no limit.
+            max_dynamic: what the dynamic network may spend on it, in units of the currency, at least 0; None
+                is no limit.
         """
         backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
         stage_s: dict[Part, float] = {}
@@ -65,7 +68,7 @@ class CausalStream:
             looked = backend.look(frame_HWC[None])
         with timed(stage_s, Part.GATE):
             gate_logits_K, num_steps = self._decide(looked.embeddings_NE[0])
-            plan = self._plan(gate_logits_K, max_dynamic_macs)
+            plan = self._plan(gate_logits_K, max_dynamic)
         width = config.widths[plan.choices[0]]
         with timed(stage_s, Part.DYNAMIC):
             supplement_D = self._filler.fill(frame_HWC, width)
@@ -82,12 +85,11 @@ class CausalStream:
         ledger.width_counts[width] += 1
         return StreamStep(logits_BTL[0, 0], plan, width, ledger, stage_s)
 
-    def _plan(self, gate_logits_K: Float32Array, max_macs: int | None) -> WidthPlan:
-        macs_K = self._backend.info.macs.dynamic_by_choice
-        plan = choose_widths(gate_logits_K[None], macs_K, self._lam)
-        if max_macs is None or plan.macs <= max_macs:
+    def _plan(self, gate_logits_K: Float32Array, most: int | None) -> WidthPlan:
+        plan = self._currency.choose(gate_logits_K[None], self._lam)
+        if most is None or self._currency.cost(plan) <= most:
             return plan
-        return fit_widths(gate_logits_K[None], macs_K, max_macs)
+        return self._currency.fit(gate_logits_K[None], most)
 
     def _decide(self, embedding_E: Float32Array) -> tuple[Float32Array, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""

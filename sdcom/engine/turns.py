@@ -12,7 +12,7 @@ from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.threads import result_on
-from sdcom.errors import DeadlineExceededError
+from sdcom.errors import DeadlineExceededError, SettingsError
 
 Answer = TypeVar("Answer")
 
@@ -134,3 +134,25 @@ class Together:
     def close(self) -> None:
         """Fail what is in flight, and end."""
         self._scheduler.close()
+
+
+def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:
+    """Return batches across videos or one video after the other, as asked or as the device likes it.
+
+    Args:
+        backend: of the model.
+        batching: what was asked for; None has batches everywhere but on a processor, which they do not make
+            faster.
+        num_videos: in flight at once.
+
+    Raises:
+        SettingsError: batches were asked for, and the model has a temporal shift.
+    """
+    shifts = backend.info.config.temporal_shift
+    if batching and shifts:
+        raise SettingsError(
+            f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
+        )
+    if batching is None:
+        batching = not (shifts or backend.provider.name.endswith("-cpu"))
+    return Together(backend, num_videos=num_videos) if batching else OneByOne(backend)

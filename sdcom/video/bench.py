@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sdcom.config import ClipConfig
-from sdcom.processors import num_processors
+from sdcom.processors import num_processors, processor_name
 from sdcom.sampling import Sampling, segment_centers
 from sdcom.video.bench_clips import BenchClip, write_clip
 from sdcom.video.clip import decode_clip, sampled_frames
@@ -220,11 +220,8 @@ def _table(rows: Sequence[Row], num_frames: int) -> Table:
 
 
 def _machine() -> dict[str, str]:
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "processors": f"{num_processors()} cores, {names[0] if names else platform.machine()}",
+        "processors": f"{num_processors()} cores, {processor_name()}",
         "python": platform.python_version(),
         **{
             package: version(package)

@@ -25,20 +25,22 @@ class RecognizeRequest(_message.Message):
     def __init__(self, options: _Optional[_Union[RecognizeOptions, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class RecognizeOptions(_message.Message):
-    __slots__ = ("top_k", "budget", "max_gflops", "detail", "min_confidence", "min_budget")
+    __slots__ = ("top_k", "budget", "max_gflops", "max_ms", "detail", "min_confidence", "min_budget")
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     MAX_GFLOPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_BUDGET_FIELD_NUMBER: _ClassVar[int]
     top_k: int
     budget: float
     max_gflops: float
+    max_ms: float
     detail: Detail
     min_confidence: float
     min_budget: float
-    def __init__(self, top_k: _Optional[int] = ..., budget: _Optional[float] = ..., max_gflops: _Optional[float] = ..., detail: _Optional[_Union[Detail, str]] = ..., min_confidence: _Optional[float] = ..., min_budget: _Optional[float] = ...) -> None: ...
+    def __init__(self, top_k: _Optional[int] = ..., budget: _Optional[float] = ..., max_gflops: _Optional[float] = ..., max_ms: _Optional[float] = ..., detail: _Optional[_Union[Detail, str]] = ..., min_confidence: _Optional[float] = ..., min_budget: _Optional[float] = ...) -> None: ...
 
 class RecognizeResponse(_message.Message):
     __slots__ = ("request_id", "model", "predictions", "frames", "compute", "timing_ms", "video")

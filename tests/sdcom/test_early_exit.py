@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sdcom.budget import choose_widths
+from sdcom.budget import Allowance, Currency, choose_widths
 from sdcom.checkpoint import ExitPoint
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
@@ -54,9 +54,10 @@ def test_a_budget_is_never_exceeded(tiny_model: Model, share: float) -> None:
     for seed in range(6):
         frames_THWC = patterned_frames(T, seed)
         free = compose_until_confident(backend, frames_THWC, confidence=1.0)
-        limit = macs.floor(T) + int(share * free.ledger.macs[Part.DYNAMIC])
-        fed = compose_until_confident(backend, frames_THWC, confidence=1.0, max_macs=limit)
-        assert fed.ledger.total_macs <= limit
+        left = int(share * free.ledger.macs[Part.DYNAMIC])
+        allowance = Allowance(Currency.of_macs(macs.dynamic_by_choice), left)
+        fed = compose_until_confident(backend, frames_THWC, confidence=1.0, allowance=allowance)
+        assert fed.ledger.total_macs <= macs.floor(T) + left
         if share == 1.0:
             assert fed.plan == free.plan
 

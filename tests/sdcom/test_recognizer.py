@@ -25,6 +25,7 @@ from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import (
     BudgetBelowFloorError,
     DeadlineExceededError,
+    FlopsBelowFloorError,
     InvalidParameterError,
     ModelDirectoryError,
     OverloadedError,
@@ -186,7 +187,7 @@ def test_asking_for_no_class_is_refused(recognizer: Recognizer, clip: Path) -> N
 
 
 def test_a_budget_below_the_floor_names_a_floor_that_is_enough(recognizer: Recognizer, clip: Path) -> None:
-    with pytest.raises(BudgetBelowFloorError) as refused:
+    with pytest.raises(FlopsBelowFloorError) as refused:
         recognizer.recognize(clip, budget=Budget(share=0.1))
     floor = recognizer.info.macs.floor(4)  # 24,824,512: to four digits it would be rounded down
     assert round(refused.value.floor_gmacs * 1e9) == floor
@@ -397,7 +398,7 @@ def test_a_streams_floor_counts_the_gate_of_a_sliding_window(recognizer: Recogni
         stream.push(np.zeros((64, 64, 3), np.uint8))
     costs = [stream.push(np.zeros((64, 64, 3), np.uint8)).ledger for _ in range(4)]
     assert sum(cost.total_macs - cost.macs[Part.DYNAMIC] for cost in costs) == floor
-    with pytest.raises(BudgetBelowFloorError, match="a stream's floor") as refused:
+    with pytest.raises(FlopsBelowFloorError, match="a stream's floor") as refused:
         recognizer.open_stream(budget=Budget(gflops=(floor - 1) / GIGA))
     assert round(refused.value.floor_gmacs * GIGA) == floor
 

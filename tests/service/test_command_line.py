@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,43 @@ def test_the_model_is_that_of_the_services_variable_unless_it_is_named(
     elsewhere = {"SDCOM_MODEL_DIR": str(tmp_path / "gone")}
     assert CliRunner().invoke(app, ["info", str(tiny_model_dir)], env=elsewhere).exit_code == 0
     assert "gone is not a model directory" in str(CliRunner().invoke(app, ["info"], env=elsewhere).exception)
+
+
+TORCHLESS = "import sys; sys.modules['torch'] = None; from sdcom.__main__ import main; main()"
+
+
+def test_the_hardware_is_measured_without_torch_and_then_milliseconds_are_a_budget(
+    tiny_model_dir: Path, clip: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "[tiny]"
+    shutil.copytree(tiny_model_dir, model)
+    unmeasured = run("recognize", "--model", model, "--max-ms", 1000, clip)
+    assert "sdcom calibrate --hardware" in json.loads(unmeasured.stdout)["error"]["detail"]
+
+    command = [sys.executable, "-c", TORCHLESS, "calibrate", str(model), "--hardware", "--repeats", "1"]
+    measured = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert re.search(r"part +µs a frame +MACs, of full width +time, of full width", measured.stdout)
+    assert re.search(r"dynamic at 1 +[\d,]+ +100\.0% +100\.0%", measured.stdout)
+    assert measured.stdout.endswith(f"written to {model / 'hardware.json'}\n")
+
+    answer = json.loads(run("recognize", "--model", model, "--max-ms", 1e6, clip).stdout)
+    assert answer["compute"]["lam"] == 0
+    floor = json.loads(run("recognize", "--model", model, "--max-ms", 0, clip).stdout)
+    assert floor["error"]["type"] == "TimeBelowFloorError"
+    shown = CliRunner().invoke(app, ["info", str(model)], env={"COLUMNS": "200"}).output
+    assert re.search(r"Time on .*\nonnxruntime-cpu [\d.]+, \d+ threads?", shown)
+    scripts = json.loads(CliRunner().invoke(app, ["info", str(model), "--json"]).stdout)
+    assert [record["provider"] for record in scripts["hardware"]] == ["onnxruntime-cpu"]
+
+
+def test_the_help_of_measuring_the_hardware_is_its_own() -> None:
+    ended = run("calibrate", "--hardware", "--help", COLUMNS="200")
+    assert ended.returncode == 0
+    assert "budgets in milliseconds" in ended.stdout
+    assert "--repeats" in ended.stdout
 
 
 @pytest.mark.parametrize("command", ["recognize", "info"])

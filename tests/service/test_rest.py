@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import LogCapture
 
 from sdcom.errors import (
-    BudgetBelowFloorError,
     DecoderKilledError,
+    FlopsBelowFloorError,
+    TimeBelowFloorError,
     UndecodableVideoError,
     UnsupportedContainerError,
     VideoLimitError,
@@ -77,9 +78,10 @@ async def test_the_parameters_reach_the_recogniser(
 ) -> None:
     one = await client.post("/recognize?top_k=1&budget=0.25", content=b"v", headers=VIDEO)
     await client.post("/recognize?max_gflops=9.5", content=b"v", headers=VIDEO)
+    await client.post("/recognize?max_ms=12.5", content=b"v", headers=VIDEO)
     await client.post("/recognize", content=b"v", headers=VIDEO)
     assert len(one.json()["predictions"]) == 1
-    assert recognizer.budgets == [Budget(share=0.25), Budget(gflops=9.5), None]
+    assert recognizer.budgets == [Budget(share=0.25), Budget(gflops=9.5), Budget(ms=12.5), None]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,8 @@ async def test_the_parameters_reach_the_recogniser(
         ("budget=nan", ("budget", "finite")),
         ("max_gflops=-1", ("max_gflops", "'-1'")),
         ("budget=0.5&max_gflops=3", ("`budget`", "`max_gflops`", "not both")),
+        ("max_ms=nan", ("max_ms", "finite")),
+        ("max_ms=30&max_gflops=3", ("`max_ms`", "`max_gflops`", "not both")),
         ("deadline_ms=0", ("deadline_ms",)),
         ("detail=everything", ("detail", "'frames' or 'summary'", "'everything'")),
     ],
@@ -174,7 +178,8 @@ async def test_a_form_over_the_limit_is_refused(client: httpx.AsyncClient) -> No
         (VideoLimitError("9000 pixels"), 422, "limit"),
         (UndecodableVideoError("no frame"), 422, "undecodable"),
         (DecoderKilledError("timeout", "took 20 s"), 422, "timeout"),
-        (BudgetBelowFloorError(1, 2, 10), 422, None),
+        (FlopsBelowFloorError(1, 2, 10), 422, None),
+        (TimeBelowFloorError(1, 2), 422, None),
     ],
 )
 async def test_each_error_has_its_status_and_is_counted(
@@ -342,6 +347,7 @@ async def test_the_openapi_document_is_whole(client: httpx.AsyncClient) -> None:
         "top_k",
         "budget",
         "max_gflops",
+        "max_ms",
         "min_confidence",
         "min_budget",
         "deadline_ms",

@@ -111,7 +111,8 @@ async def test_the_options_reach_the_recogniser(stub: Any, recognizer: FakeRecog
     assert len(answer.predictions) == 1
     assert not answer.frames
     await stub.Recognize([pb.RecognizeRequest(options=pb.RecognizeOptions(max_gflops=3)), *chunks(b"v")])
-    assert recognizer.budgets == [Budget(share=0.25), Budget(gflops=3)]
+    await stub.Recognize([pb.RecognizeRequest(options=pb.RecognizeOptions(max_ms=30)), *chunks(b"v")])
+    assert recognizer.budgets == [Budget(share=0.25), Budget(gflops=3), Budget(ms=30)]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,7 @@ async def test_the_options_reach_the_recogniser(stub: Any, recognizer: FakeRecog
         ([OPTIONS, OPTIONS], "must hold a chunk"),
         ([pb.RecognizeRequest(options=pb.RecognizeOptions(top_k=0)), *chunks(b"v")], "top_k"),
         ([pb.RecognizeRequest(options=pb.RecognizeOptions(budget=2)), *chunks(b"v")], "budget"),
+        ([pb.RecognizeRequest(options=pb.RecognizeOptions(max_ms=-1)), *chunks(b"v")], "max_ms"),
         ([OPTIONS], "empty"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdcom.errors import SdcomError
-from sdcom.processors import num_processors
+from sdcom.processors import num_processors, processor_name
 from training.evaluation.metrics import Accuracy
 
 
@@ -175,7 +175,7 @@ def describe_machine(device: torch.device) -> str:
     """Name what computes: the GPU, or the processor and how many cores of it may be used."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{num_processors()} cores, {_processor_name()}"
+    return f"{num_processors()} cores, {processor_name()}"
 
 
 def describe_versions() -> dict[str, str]:
@@ -184,10 +184,3 @@ def describe_versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("sdcom", "torch", "numpy")},
     }
-
-
-def _processor_name() -> str:
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
