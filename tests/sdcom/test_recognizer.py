@@ -229,6 +229,9 @@ def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> 
 def test_the_torch_engine_gets_its_threads(tiny_model_dir: Path) -> None:
     with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=2, engine="torch") as recognizer:
         assert recognizer._turns.call(torch.get_num_threads) == 2
+    torch.set_num_threads(
+        1
+    )  # some of torch's libraries keep one number for all threads: the other tests' again
 
 
 def test_both_engines_give_the_same_answer(tiny_model_dir: Path, recognizer: Recognizer, clip: Path) -> None:
