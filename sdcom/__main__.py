@@ -97,20 +97,21 @@ def recognize(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Predictions for each file.")] = 5,
 ) -> None:
-    """Recognise video files without a server.
+    """Recognise video files without a server, with the service's settings (SDCOM_*, docs/api.md).
 
     A table on a terminal, else one line of JSON a file. A file that cannot be recognised gets its error, the
     others are done all the same, and the exit code is 1.
     """
     from sdcom.recognition import Budget
     from sdcom.recognizer import Recognizer
+    from service.settings import load_settings
 
     named = {"share": budget, "gflops": max_gflops, "ms": max_ms}
     spend = None if all(value is None for value in named.values()) else Budget(**named)
     wishes = {"top_k": top_k, "budget": spend, "min_confidence": min_confidence}
     console = Console()
     rows: list[tuple[Path, Recognition | SdcomError]] = []
-    with Recognizer.load(model) as recognizer:
+    with Recognizer.load(**load_settings(model_dir=model).recognizer_options()) as recognizer:
         for file, answer in _answers(recognizer, files, wishes):
             rows.append((file, answer))
             if not console.is_terminal:
@@ -247,7 +248,8 @@ def _run_training(command: str, arguments: list[str]) -> None:
         from training.cli import app as training
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"sdcom {command} needs {error.name}, which the extra `train` brings: pip install 'sdcom[train]'"
+            f"sdcom {command} needs {error.name}, which the extra `train` brings: "
+            "`make setup` in a checkout, or pip install 'sdcom[train]'"
         ) from error
     training([command, *arguments])
 

@@ -38,17 +38,7 @@ def serve(settings: Settings) -> None:
     configure_logs(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.http_port)
     metrics = Metrics(CollectorRegistry())
-    recognizer = Recognizer.load(
-        settings.model_dir,
-        limits=settings.decode_limits(),
-        num_decode_workers=settings.num_decode_workers,
-        sampling=settings.sampling,
-        num_threads=settings.threads,
-        engine=settings.engine,
-        device=settings.device,
-        batching=None if settings.batching == "auto" else settings.batching == "on",
-        on_restart=metrics.worker_restarted,
-    )
+    recognizer = Recognizer.load(**settings.recognizer_options(), on_restart=metrics.worker_restarted)
     engine = Engine(recognizer, settings, metrics)
     try:
         asyncio.run(Server(engine, CallLog(metrics, get_logger())).run(listener))

@@ -103,6 +103,19 @@ class Settings(BaseSettings):
         places = self.queue_size + self.num_decode_workers + 1 + self.max_streams
         return min(places + _SPARE_RPCS, _MESSAGES_BYTES // self.max_message_bytes)
 
+    def recognizer_options(self) -> dict[str, Any]:
+        """Return what `Recognizer.load` is given, but for who is told of restarts."""
+        return {
+            "model_dir": self.model_dir,
+            "limits": self.decode_limits(),
+            "num_decode_workers": self.num_decode_workers,
+            "sampling": self.sampling,
+            "num_threads": self.threads,
+            "engine": self.engine,
+            "device": self.device,
+            "batching": None if self.batching == "auto" else self.batching == "on",
+        }
+
     def decode_limits(self) -> DecodeLimits:
         """Return the limits that the decode workers enforce."""
         return DecodeLimits(

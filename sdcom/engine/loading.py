@@ -62,7 +62,9 @@ def _has_onnx() -> bool:
 
 def _load_onnx(directory: Path, device: DeviceName, num_threads: int) -> Backend:
     if not _has_onnx():
-        raise SettingsError("the onnx engine is not installed: `pip install sdcom[cpu]` or `sdcom[gpu]`")
+        raise SettingsError(
+            "the onnx engine is not installed: pip install 'sdcom[cpu]', or 'sdcom[gpu]' in its place"
+        )
     from sdcom.engine.onnx_backend import OnnxBackend, best_device  # noqa: PLC0415 - optional, and heavy
 
     found = best_device() if device == "auto" else device
@@ -71,7 +73,9 @@ def _load_onnx(directory: Path, device: DeviceName, num_threads: int) -> Backend
 
 def _load_torch(directory: Path, device: DeviceName, num_threads: int) -> Backend:
     if find_spec("torch") is None:
-        raise SettingsError("the torch engine is not installed: `pip install sdcom[train]`")
+        raise SettingsError(
+            "the torch engine is not installed: `make setup` in a checkout, or pip install 'sdcom[train]'"
+        )
     import torch  # noqa: PLC0415 - optional, and heavy
 
     from sdcom.engine.torch_backend import TorchBackend  # noqa: PLC0415

@@ -224,9 +224,11 @@ def report_table(title: str, reports: Mapping[str, Report]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what random arrivals at several loads, or a recorded trace, come to on a machine."""
-    parser = ArgumentParser(description=main.__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
+    parser = ArgumentParser(
+        prog="sdcom bench schedule", description=main.__doc__, formatter_class=ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--machine", choices=sorted(MACHINES), default="cpu", help="whose costs and limits")
-    parser.add_argument("--costs", type=Path, help="measured costs instead: JSON, as CostTable.to_rows")
+    parser.add_argument("--costs", type=Path, help="measured costs instead, as JSON (docs/operations.md)")
     parser.add_argument(
         "--loads",
         type=float,
@@ -234,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[0.5, 0.8, 0.95, 1.5, math.inf],
         help="shares of the perfectly batched throughput; inf is an archive",
     )
-    parser.add_argument("--trace", type=Path, help="recorded arrivals instead: JSON lines, as read_trace")
+    parser.add_argument(
+        "--trace", type=Path, help="recorded arrivals instead, as lines of JSON (docs/operations.md)"
+    )
     parser.add_argument("--videos", type=int, default=2000, help="videos of each random trace")
     parser.add_argument("--deadline-ms", type=float, default=math.inf, help="of each random video")
     parser.add_argument("--seed", type=int, default=0, help="of the random traces")
