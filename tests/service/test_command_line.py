@@ -59,6 +59,19 @@ def test_a_confidence_ends_videos_early(tiny_model_dir: Path, clip: Path) -> Non
     assert json.loads(ended.stdout)["compute"]["num_frames"] == 1
 
 
+def test_recognising_keeps_to_the_services_settings(tiny_model_dir: Path, clip: Path) -> None:
+    for setting, complaint in (
+        ({"SDCOM_DEVCE": "cpu"}, "unknown setting SDCOM_DEVCE; did you mean SDCOM_DEVICE?"),
+        ({"SDCOM_DEVICE": "cuda"}, "cannot compute on cuda"),
+    ):
+        ended = run("recognize", "--model", tiny_model_dir, clip, **setting)
+        assert ended.returncode == 2
+        assert complaint in ended.stderr
+    ended = run("recognize", "--model", tiny_model_dir, clip, SDCOM_MAX_DIMENSION="16")
+    assert ended.returncode == 1
+    assert "16" in json.loads(ended.stdout)["error"]["detail"]
+
+
 def test_a_terminal_gets_a_table(tiny_model_dir: Path, clip: Path) -> None:
     leader, follower = pty.openpty()
     command = [
