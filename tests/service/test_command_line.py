@@ -67,9 +67,9 @@ def test_recognising_keeps_to_the_services_settings(tiny_model_dir: Path, clip: 
         ended = run("recognize", "--model", tiny_model_dir, clip, **setting)
         assert ended.returncode == 2
         assert complaint in ended.stderr
-    ended = run("recognize", "--model", tiny_model_dir, clip, SDCOM_MAX_DIMENSION="16")
+    ended = run("recognize", "--model", tiny_model_dir, clip, SDCOM_MAX_DIMENSION="64")
     assert ended.returncode == 1
-    assert "16" in json.loads(ended.stdout)["error"]["detail"]
+    assert "the limits are 64 pixels a side" in json.loads(ended.stdout)["error"]["detail"]
 
 
 def test_a_terminal_gets_a_table(tiny_model_dir: Path, clip: Path) -> None:
