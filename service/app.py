@@ -1,5 +1,7 @@
 """The ASGI application."""
 
+from importlib.metadata import version
+
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -16,7 +18,7 @@ def create_app(engine: Engine, call_log: CallLog) -> FastAPI:
     """Return the REST side of the service over `engine`."""
     app: FastAPI = FastAPIOffline(
         title="sdcom",
-        version=engine.info.version,
+        version=version("sdcom"),
         summary="Video recognition within a compute budget.",
         redoc_url=None,
         # Swagger UI would otherwise send the API's address to an online validator.

@@ -68,6 +68,8 @@ class CallLog:
         call.facts |= {"problem": kind.name, "detail": problem_detail(call.error)}
         if kind is UNEXPECTED:
             self.logger.error("request", exc_info=call.error, **call.facts)
+        elif call.is_probe:  # not ready yet, or no more: no caller was refused
+            self.logger.debug("request", **call.facts)
         else:
             self.logger.warning("request", **call.facts)
 

@@ -13,6 +13,7 @@ import pkgutil
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 
 import av
@@ -21,6 +22,7 @@ import numpy as np
 from sdcom.video.clip import decode_clip, decode_jpeg
 from sdcom.video.geometry import UInt8Array
 from sdcom.video.jail import lock_down
+from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import (
     MAX_MESSAGE_BYTES,
     READY,
@@ -81,7 +83,7 @@ def warm_up(settings: WorkerSettings) -> None:
         if not module.name.endswith("__main__"):
             import_module(module.name)
     frames_THWC = np.zeros(settings.frames_shape, dtype=np.uint8)
-    decode = decoding_job(settings)
+    decode = decoding_job(replace(settings, limits=DecodeLimits()))  # our own videos are no uploads
     for container in ("mp4", "avi"):  # decord, if preferred, reads the one, PyAV the other
         data = _tiny_video(container)
         with open_memory_file("sdcom-warm-up", data) as file:

@@ -21,6 +21,7 @@ from sdcom.errors import (
     InvalidParameterError,
     OverloadedError,
     UndecodableVideoError,
+    VideoLimitError,
 )
 from sdcom.video import DecodeLimits, DecoderPool
 from sdcom.video.process import WorkerStartError
@@ -147,6 +148,7 @@ def test_a_deadline_counts_while_waiting_and_while_decoding(
             rogues.decode(good, deadline=time.monotonic() + 0.2)
         for sleeper in sleepers:
             assert isinstance(sleeper.exception(), DecoderKilledError)
+    assert eventually(lambda: bool(rogues._idle))
     with pytest.raises(DeadlineExceededError, match="while the video was being decoded"):
         rogues.decode(sleep, deadline=time.monotonic() + 0.5)
     assert "deadline" in restarts
@@ -286,6 +288,12 @@ def decodes(pool: DecoderPool, path: Path) -> bool:
         return pool.decode(path).num_frames == 16
     except OverloadedError:
         return False
+
+
+def test_limits_that_nothing_fits_keep_no_worker_from_starting(good: Path) -> None:
+    limits = DecodeLimits(max_dimension=16, max_frames=1, max_duration_s=0.01)
+    with DecoderPool(ClipConfig(), limits, num_workers=1) as pool, pytest.raises(VideoLimitError):
+        pool.decode(good)
 
 
 def test_a_pool_without_workers_is_refused() -> None:
