@@ -1,5 +1,6 @@
 """The front door: a video in, a `Recognition` out. Every transport enters here."""
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -78,6 +79,7 @@ class Recognizer:
         self._order_T = feeding_order(clip.num_frames, clip.order)
         self._turns = turns or OneByOne(backend)
         self._lost_macs = 0
+        self._counting = threading.Lock()  # callers' threads count
 
     @classmethod
     def load(
@@ -116,13 +118,17 @@ class Recognizer:
         hardware = applying(load_hardware(directory), backend.info, backend.provider, num_threads)
         num_workers = num_decode_workers or num_processors()
         turns = turns_for(backend, batching, num_videos=num_workers + 1)  # before decoders are busy
-        decoders = DecoderPool(
-            backend.info.config.clip,
-            limits or DecodeLimits(),
-            num_workers=num_workers,
-            on_restart=on_restart,
-            sampling=sampling,
-        )
+        try:
+            decoders = DecoderPool(
+                backend.info.config.clip,
+                limits or DecodeLimits(),
+                num_workers=num_workers,
+                on_restart=on_restart,
+                sampling=sampling,
+            )
+        except BaseException:
+            turns.close()
+            raise
         return cls(backend, decoders, turns=turns, hardware=hardware)
 
     @property
@@ -231,7 +237,8 @@ class Recognizer:
                     in_turn=self._turns.call,
                 )
             except DeadlineExceededError as exc:
-                self._lost_macs += exc.lost_macs
+                with self._counting:
+                    self._lost_macs += exc.lost_macs
                 raise
 
         return until_confident

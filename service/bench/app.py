@@ -221,7 +221,7 @@ def _load_figures(row: LoadRow) -> tuple[str, ...]:
         str(row.num_requests),
         f"{row.goodput:.1f}",
         *latencies,
-        f"{row.saved:.1%}",
+        "-" if row.saved is None else f"{row.saved:.1%}",
         f"{row.mean_min_lam:.2f}",
         statuses,
     )
@@ -237,4 +237,4 @@ def _show(table: Table, output: Path | None, facts: Mapping[str, Any], rows: Seq
     if output is not None:
         written = [row if isinstance(row, dict) else asdict(row) for row in rows]
         document = {**facts, "rows": written}
-        output.write_text(json.dumps(document, indent=1) + "\n")
+        output.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

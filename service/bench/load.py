@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of one request: its status, its seconds, and for an answer the share saved and min_lam.
+    """What became of one request: its status and seconds; of an answer, the share saved and min_lam.
 
     Status 0 is a connection that failed, or a reply that is no JSON.
     """
 
     status: int
     seconds: float
-    saved: float = math.nan
+    saved: float = 0.0
     min_lam: float = 0.0
 
 
@@ -37,7 +37,7 @@ class LoadRow:
         goodput: answers a second within the deadline.
         statuses: requests by HTTP status; 0 is a connection that failed.
         latency_s: of the answers, at the percentiles 50, 95 and 99.
-        saved: mean share of the baseline's FLOPs that answers saved.
+        saved: mean share of the baseline's FLOPs that answers saved; None without answers.
         mean_min_lam: of the answers: how far the governor went.
     """
 
@@ -46,7 +46,7 @@ class LoadRow:
     goodput: float
     statuses: dict[int, int]
     latency_s: dict[int, float] = field(default_factory=dict)
-    saved: float = math.nan
+    saved: float | None = None
     mean_min_lam: float = 0.0
 
 
@@ -100,7 +100,7 @@ def summarize(replies: Sequence[Reply], *, rate: float, seconds: float, deadline
         goodput=in_time / seconds,
         statuses=dict(sorted(Counter(reply.status for reply in replies).items())),
         latency_s={percent: percentile(times_s, percent) for percent in (50, 95, 99)} if answers else {},
-        saved=fmean(reply.saved for reply in answers) if answers else math.nan,
+        saved=fmean(reply.saved for reply in answers) if answers else None,
         mean_min_lam=fmean(reply.min_lam for reply in answers) if answers else 0.0,
     )
 
@@ -125,6 +125,6 @@ def _post(host: str, port: int, path: str, body: bytes, deadline_s: float) -> Re
     return Reply(
         response.status,
         time.perf_counter() - started,
-        saved=compute.get("saved", math.nan),
+        saved=compute.get("saved", 0.0),
         min_lam=compute.get("min_lam", 0.0),
     )

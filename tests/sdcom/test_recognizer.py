@@ -37,6 +37,7 @@ from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.video import DecoderPool, TrustedVideo
+from sdcom.video.process import WorkerStartError
 from tests.conftest import TINY_CONFIG, lively_networks
 from training.rendered import render_clip, write_clip
 
@@ -295,6 +296,19 @@ def test_what_early_exit_executed_when_its_deadline_passed_is_counted_as_lost(
         patient.recognize(clip, min_confidence=1.0, deadline=now[0] + 1500)
     assert patient.lost_macs >= tiny_model.info.macs.floor(2)
     patient._turns.close()
+
+
+def test_decoders_that_cannot_start_leave_no_thread_of_the_networks(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_decoders(*_: object, **__: object) -> None:
+        raise WorkerStartError("no jail today")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr("sdcom.recognizer.DecoderPool", no_decoders)
+    with pytest.raises(WorkerStartError, match="no jail today"):
+        Recognizer.load(tiny_model_dir, num_decode_workers=1, batching=True)
+    assert not set(threading.enumerate()) - before
 
 
 def test_batches_of_a_model_with_temporal_shift_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
@@ -29,12 +28,6 @@ from tests.sdcom.engine.numpy_backend import (
     at_price,
     frames,
 )
-
-
-@pytest.fixture
-def scheduler() -> Iterator[Scheduler]:
-    with Scheduler(BACKEND, CONFIG) as running:
-        yield running
 
 
 @settings(deadline=None, max_examples=30)

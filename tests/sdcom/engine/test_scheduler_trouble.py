@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 
 import numpy as np
@@ -28,13 +28,6 @@ from tests.sdcom.engine.numpy_backend import (
     at_price,
     frames,
 )
-
-
-@pytest.fixture
-def scheduler() -> Iterator[Scheduler]:
-    with Scheduler(BACKEND, CONFIG) as running:
-        yield running
-
 
 # --- leaving ---
 

@@ -74,6 +74,11 @@ def test_mixes_of_a_model_without_calibration_keep_within_their_budgets(tiny_mod
         assert macs.total(taken) <= share * macs.baseline(4)
 
 
+def test_a_rate_at_which_nothing_was_answered_has_no_saving_and_no_latency() -> None:
+    row = summarize([Reply(503, 0.01), Reply(0, 6)], rate=1.0, seconds=2.0, deadline_s=1.0)
+    assert (row.goodput, row.saved, row.latency_s) == (0, None, {})
+
+
 def test_the_whole_is_timed_beside_what_its_flops_promise(tiny_model_dir: Path) -> None:
     backend = load_backend(tiny_model_dir)
     mixes = calibrated_mixes(backend)
