@@ -24,9 +24,11 @@ class Governor:
     """A floor under the gate's price, between none and the calibration table's largest price.
 
     A level between 0 and 1 follows the wait for a turn: it rises while the wait is over the target, at twice
-    the target from nothing to full within `HORIZON_S`, and falls as fast while nobody waits. The level
-    decides the mean cost, from the trained policy's at 0 to the cheapest at 1, and the calibration table the
-    price that has it.
+    the target from nothing to full within `HORIZON_S`, and falls as fast while nobody waits. A gap between
+    observations counts as half a second at most when it rises: one long wait after a quiet hour is new.
+
+    The level decides the mean cost, from the trained policy's at 0 to the cheapest at 1, and the calibration
+    table the price that has it.
 
     Args:
         points: the model's calibration table; without one there is no floor.
@@ -56,7 +58,7 @@ class Governor:
         now = self._clock()
         over = min(wait_s / self._target_wait_s - 1, self._MOST_OVER)
         passed_s = now - self._observed
-        if over > 0:  # what was not seen is not held against anyone: one long wait after a quiet hour is new
+        if over > 0:
             passed_s = min(passed_s, self._LONGEST_GAP_S)
         self.level += over * passed_s / self.HORIZON_S
         self.level = min(max(self.level, 0.0), 1.0)

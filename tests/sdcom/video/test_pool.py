@@ -37,8 +37,12 @@ def children() -> set[int]:
     listed = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     if not listed.exists():
         pytest.skip("the kernel does not list children")
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    while True:
+        tasks = Path("/proc/self/task").iterdir()
+        try:
+            return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+        except FileNotFoundError:  # a thread ended meanwhile, and its children went to another: look again
+            continue
 
 
 def descriptors() -> int:
