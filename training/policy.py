@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
+from sdcom.cost import ModelMacs, model_macs
 from sdcom.models.composition import SDCOM, StaticView
 from training.batches import Batches
 from training.checkpoints import Stateful
@@ -56,10 +57,11 @@ def train_policy(networks: SDCOM, *, batches: Batches, recipe: PolicyRecipe, loo
     networks.dynamic.requires_grad_(requires_grad=False).eval()
     precision = recipe.optimization.precision
     if recipe.num_views:
-        remembered = RememberedViews(networks, recipe.num_views, precision)
+        remembered = RememberedViews(networks, recipe.num_views, precision, recipe.highest_price)
         fit(PolicyStage(networks, remembered, batches, recipe), recipe.optimization, loop)
     else:
-        fit(PolicyStage(networks, NewViews(networks, precision), batches, recipe), recipe.optimization, loop)
+        new = NewViews(networks, precision, recipe.highest_price)
+        fit(PolicyStage(networks, new, batches, recipe), recipe.optimization, loop)
     networks.eval()
 
 
@@ -143,7 +145,7 @@ class PolicyStage(Generic[BatchT]):
     def accumulate(self, micro_batch: PolicyBatch, epoch: int, backward: Backward) -> dict[str, Tensor]:
         """Add a part's gradients; return its loss terms."""
         recipe = self._recipe
-        losses = frame_losses(self._networks, micro_batch, recipe, recipe.optimization.precision)
+        losses = self._losses(self._networks, micro_batch, recipe.optimization.precision)
         terms = {
             "cross_entropy": losses.cross_entropy_N.mean(),
             "efficiency": losses.efficiency_N.mean(),
@@ -164,7 +166,13 @@ class PolicyStage(Generic[BatchT]):
     def _unscaled_losses(self, networks: SDCOM, batch: PolicyBatch) -> FrameLosses:
         """Return the losses that the meta network learns from: no gradient scaler comes between."""
         precision = self._recipe.optimization.precision
-        return frame_losses(networks, batch, self._recipe, "fp32" if precision == "fp16" else precision)
+        return self._losses(networks, batch, "fp32" if precision == "fp16" else precision)
+
+    def _losses(self, networks: SDCOM, batch: PolicyBatch, precision: Precision) -> FrameLosses:
+        losses = frame_losses(networks, batch, self._recipe, precision)
+        if self._weighting is None:
+            return losses
+        return losses._replace(efficiency_N=losses.efficiency_N * self._recipe.meta.efficiency_scale)
 
 
 def frame_losses(
@@ -181,7 +189,8 @@ def frame_losses(
         embeddings_BTD = networks.gate.embed(view.map_NCHW).unflatten(0, shape_BT)
         with twice_differentiable_recurrence():
             gate_logits_BTK, _ = networks.gate.decide(embeddings_BTD)
-        choices_NK = chosen_widths(gate_logits_BTK.flatten(0, 1).float(), batch.noise_NK, recipe.temperature)
+        priced_NK = priced(gate_logits_BTK.flatten(0, 1).float(), batch.price_N, model_macs(networks.config))
+        choices_NK = chosen_widths(priced_NK, batch.noise_NK, recipe.temperature)
         supplements_KND, supplement_logits_KNL = batch.supplements(networks, choices_NK)
         dynamic_ND = torch.einsum("nk,knd->nd", choices_NK, supplements_KND.float())
         logits_BTL = networks.fusion(
@@ -195,11 +204,21 @@ def frame_losses(
             static_NL, targets_NL, reduction="none", label_smoothing=smoothing
         )
         similarity = diversity(choices_NK, supplement_logits_KNL.float(), static_NL)
+        weight_N = (recipe.price_growth * batch.price_N).exp()
         return FrameLosses(
             cross_entropy_N=fused_N + auxiliary_N,
-            efficiency_N=efficiency(choices_NK, networks.config.widths),
+            efficiency_N=efficiency(choices_NK, networks.config.widths) * weight_N,
             diversity=recipe.diversity_weight * similarity,
         )
+
+
+def priced(gate_logits_NK: Tensor, price_N: Tensor, macs: ModelMacs) -> Tensor:
+    """Return what a request's budget makes of the gate's logits [N, K]: less the price of each width's MACs.
+
+    As `sdcom.budget.choose_widths` has it: the full width costs the price.
+    """
+    share_K = torch.tensor(macs.dynamic_by_choice) / macs.dynamic_by_choice[-1]
+    return gate_logits_NK - price_N[:, None] * share_K.to(price_N, non_blocking=True)
 
 
 def chosen_widths(gate_logits_NK: Tensor, noise_NK: Tensor, temperature: float) -> Tensor:

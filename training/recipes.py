@@ -126,6 +126,7 @@ class MetaRecipe:
         weight_decay: L2, of its Adam.
         subset_size: training clips that an epoch's meta batches are drawn from.
         plain_decay: d of alpha = exp(-d * epoch^2), the share of the plain sum in the weights.
+        efficiency_scale: of the cost in that sum and in what the meta network sees; 1 is the paper's.
     """
 
     hidden: int = 100
@@ -133,6 +134,7 @@ class MetaRecipe:
     weight_decay: float = 1e-4
     subset_size: int = 500
     plain_decay: float = 0.005
+    efficiency_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,10 @@ class PolicyRecipe:
         weighting: how cross entropy and efficiency are weighed: by `efficiency_weight`, or each frame's by
             what a meta network has learnt.
         efficiency_weight: of the cost of the widths chosen, in fixed weighting.
+        highest_price: in nats, of a full-width frame. Each video's widths are drawn at a price between 0 and
+            this, as a request's budget would set one, so that the gate and the fusion head learn every
+            budget; 0 trains them at no price, as the method has it.
+        price_growth: the cost weighs `exp(price_growth * price)` times as much where the price is higher.
         meta: the meta network's, in meta weighting.
         temperature: of the Gumbel-softmax.
         frozen_statistics: leave the static network's batch norm statistics as they were.
@@ -168,6 +174,8 @@ class PolicyRecipe:
     fusion_multiplier: float = 5.0
     weighting: Literal["fixed", "meta"] = "fixed"
     efficiency_weight: float = 0.7
+    highest_price: float = 0.0
+    price_growth: float = 0.0
     meta: MetaRecipe = MetaRecipe()
     temperature: float = 5.0
     frozen_statistics: bool = False

@@ -15,11 +15,9 @@ from sdcom.models.composition import SDCOM, StaticView
 from sdcom.models.temporal_shift import earlier_rows, rows_before
 from sdcom.preprocess import normalize
 from training.batches import Batch, Batches, keyed_rng
+from training.draws import drawn_prices, gumbel_noise
 from training.loop import BatchT
 from training.optimize import Precision, mixed_precision
-
-_OF_NOISE = 1
-"""Added to a clip's key, so that the noise is not that of its crop."""
 
 
 class PolicyBatch(NamedTuple):
@@ -31,6 +29,7 @@ class PolicyBatch(NamedTuple):
             depend on the widths that are drawn: `static` then holds the frames.
         supplement_logits_KNL: its class logits at every width, or None.
         noise_NK: Gumbel's, that draws the widths.
+        price_N: in nats, of a full-width frame: what the widths are drawn at.
         targets_BL: classes.
     """
 
@@ -38,6 +37,7 @@ class PolicyBatch(NamedTuple):
     supplements_KND: Tensor | None
     supplement_logits_KNL: Tensor | None
     noise_NK: Tensor
+    price_N: Tensor
     targets_BL: Tensor
 
     def supplements(self, networks: SDCOM, choices_NK: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,11 +62,18 @@ class Views(Protocol[BatchT]):
 
 
 class NewViews:
-    """Other frames, crops and colours of each clip in every epoch; the static network may learn."""
+    """Other frames, crops and colours of each clip in every epoch; the static network may learn.
 
-    def __init__(self, networks: SDCOM, precision: Precision) -> None:
+    Args:
+        networks: the dynamic network stays as it is.
+        precision: of the networks, on CUDA.
+        highest_price: that widths are drawn at.
+    """
+
+    def __init__(self, networks: SDCOM, precision: Precision, highest_price: float = 0.0) -> None:
         self._networks = networks
         self._precision = precision
+        self._highest_price = highest_price
 
     def draw(
         self, batches: Batches, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]
@@ -77,16 +84,18 @@ class NewViews:
     def split(self, batches: Batches, epoch: int, batch: Batch, num_parts: int) -> list[PolicyBatch]:
         """Return equal parts of a batch, with what the dynamic network says of each at every width."""
         noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
+        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, self._highest_price)
         parts = []
-        for frames_BTCHW, targets_BL, noise_nK in zip(
+        for frames_BTCHW, targets_BL, noise_nK, price_n in zip(
             batch.frames_BTCHW.chunk(num_parts),
             batch.targets_BL.chunk(num_parts),
             noise_NK.chunk(num_parts),
+            price_N.chunk(num_parts),
             strict=True,
         ):
             frames_NCHW = frames_BTCHW.flatten(0, 1)
-            features_KND, logits_KNL = self._supplements(frames_NCHW)
-            parts.append(PolicyBatch(frames_NCHW, features_KND, logits_KNL, noise_nK, targets_BL))
+            supplements = self._supplements(frames_NCHW)
+            parts.append(PolicyBatch(frames_NCHW, *supplements, noise_nK, price_n, targets_BL))
         return parts
 
     def _supplements(self, frames_NCHW: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
@@ -111,12 +120,16 @@ class RememberedViews:
         networks: static and dynamic network stay as they are.
         num_views: of each clip, drawn as in the first so many epochs.
         precision: of the networks, on CUDA.
+        highest_price: that widths are drawn at.
     """
 
-    def __init__(self, networks: SDCOM, num_views: int, precision: Precision) -> None:
+    def __init__(
+        self, networks: SDCOM, num_views: int, precision: Precision, highest_price: float = 0.0
+    ) -> None:
         self._networks = networks
         self._num_views = num_views
         self._precision = precision
+        self._highest_price = highest_price
         self._memory: _Memory | None = None
 
     def draw(
@@ -136,8 +149,10 @@ class RememberedViews:
         assert self._memory is not None, "drawn batches are remembered"
         noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
         rows_BT = batch.rows_BT.to(noise_NK.device, non_blocking=True)
-        parts = zip(rows_BT.chunk(num_parts), noise_NK.chunk(num_parts), strict=True)
-        return [self._memory.recall(rows_bT, noise_nK) for rows_bT, noise_nK in parts]
+        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, self._highest_price)
+        draws = (rows_BT, noise_NK, price_N)
+        parts = zip(*(drawn.chunk(num_parts) for drawn in draws), strict=True)
+        return [self._memory.recall(*part) for part in parts]
 
     def _view(self, batches: Batches, epoch: int, clip_index: int) -> int:
         rng = keyed_rng(batches.seed, batches.stage, epoch, clip_index)
@@ -153,7 +168,7 @@ class _Memory(NamedTuple):
     supplement_logits_KML: Tensor
     targets_ML: Tensor
 
-    def recall(self, rows_BT: Tensor, noise_NK: Tensor) -> PolicyBatch:
+    def recall(self, rows_BT: Tensor, noise_NK: Tensor, price_N: Tensor) -> PolicyBatch:
         """Return some videos' frames, as float32."""
         rows_N = rows_BT.flatten()
         return PolicyBatch(
@@ -161,6 +176,7 @@ class _Memory(NamedTuple):
             self.supplements_KMD[:, rows_N].float(),
             self.supplement_logits_KML[:, rows_N].float(),
             noise_NK,
+            price_N,
             self.targets_ML[rows_BT[:, 0]],
         )
 
@@ -186,17 +202,6 @@ def _remember(networks: SDCOM, batches: Batches, num_views: int, precision: Prec
     return _Memory(
         *(torch.cat(part, axis) for part, axis in zip(zip(*seen, strict=True), frame_axes, strict=True))
     )
-
-
-def gumbel_noise(batches: Batches, epoch: int, clip_indices_B: Tensor, num_widths: int) -> Tensor:
-    """Return each frame's noise [N, K] for the choice of its width, the same whatever the batch it is in."""
-    shape = (batches.clip.num_frames, num_widths)
-    drawn = [
-        np.random.default_rng([batches.seed, batches.stage, epoch, clip_index, _OF_NOISE]).gumbel(size=shape)
-        for clip_index in clip_indices_B.tolist()
-    ]
-    noise_NK = torch.from_numpy(np.concatenate(drawn).astype(np.float32))
-    return noise_NK.to(batches.source.device, non_blocking=True)
 
 
 @torch.no_grad()

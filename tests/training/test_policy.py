@@ -20,7 +20,8 @@ from training.optimize import build_optimizer
 from training.policy import PolicyStage, frame_losses, train_policy
 from training.recipes import MetaRecipe, Optimization, PolicyRecipe
 from training.records import EpochReport, Journal
-from training.views import NewViews, PolicyBatch, RememberedViews, every_width, gumbel_noise
+from training.draws import gumbel_noise
+from training.views import NewViews, PolicyBatch, RememberedViews, every_width
 
 B, T = 3, TINY_CONFIG.clip.num_frames
 QUICK = Optimization(learning_rate=0.02, epochs=2, batch_size=4, warmup_epochs=0, milestones=())
@@ -62,7 +63,9 @@ def _noise(seed: int) -> Tensor:
 
 def _losses(networks: SDCOM, batch: Batch, recipe: PolicyRecipe, seed: int = 0) -> FrameLosses:
     frames_NCHW = batch.frames_BTCHW.flatten(0, 1)
-    seen = PolicyBatch(frames_NCHW, *every_width(networks, frames_NCHW), _noise(seed), batch.targets_BL)
+    seen = PolicyBatch(
+        frames_NCHW, *every_width(networks, frames_NCHW), _noise(seed), torch.zeros(B * T), batch.targets_BL
+    )
     return frame_losses(networks, seen, recipe, "fp32")
 
 
