@@ -71,6 +71,18 @@ class Parts(Protocol):
     def classify(self, maxima_BTF: Float32Array) -> Float32Array:
         """Return the logits [B, T, L] after each of the first T frames, from running maxima of z."""
 
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
+
+
+def conclude_by_steps(
+    parts: Parts, features_BTD: Float32Array, supplements_BTD: Float32Array
+) -> Float32Array:
+    """Conclude by fusing, the running maximum, and classifying, for a backend to which that is no detour."""
+    rows_ND, supplements_ND = (rows.reshape(-1, rows.shape[-1]) for rows in (features_BTD, supplements_BTD))
+    z_BTF = parts.fuse(rows_ND, supplements_ND).reshape(*features_BTD.shape[:2], -1)
+    return parts.classify(np.maximum.accumulate(z_BTF, axis=1))
+
 
 class Backend(Parts, Protocol):
     """Parts of a model that is known, streams and temporal shift included."""
@@ -82,6 +94,10 @@ class Backend(Parts, Protocol):
     @property
     def provider(self) -> Provider:
         """What really computes, as found after loading."""
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The only sizes of batches that it computes, ascending, whatever it is given; empty: any size."""
 
     def prepare_thread(self) -> None:
         """Make the calling thread fit for calls; once, before its first one."""

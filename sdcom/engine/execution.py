@@ -147,13 +147,7 @@ class Execution:
     def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         features_BTD = _padded(np.stack([video.features_TD for video in videos]), batch.size)
         supplements_BTD = _padded(np.stack([video.supplements_TD for video in videos]), batch.size)
-
-        def fuse_and_classify() -> Float32Array:
-            z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
-            z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
-            return self._backend.classify(np.maximum.accumulate(z_BTF, axis=1))
-
-        logits_BTL, seconds = self._timed(fuse_and_classify)
+        logits_BTL, seconds = self._timed(lambda: self._backend.conclude(features_BTD, supplements_BTD))
         for video, logits_TL in zip(videos, _checked(logits_BTL, batch), strict=False):
             video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
         return seconds
@@ -192,10 +186,6 @@ def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32A
 def _padded(rows_B: Float32Array, size: int) -> Float32Array:
     missing = size - len(rows_B)
     return np.pad(rows_B, ((0, missing), (0, 0), (0, 0))) if missing else rows_B
-
-
-def _flat(rows_BTD: Float32Array) -> Float32Array:
-    return rows_BTD.reshape(-1, rows_BTD.shape[-1])
 
 
 def _checked(rows: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.float32]:

@@ -25,7 +25,8 @@ def measure_costs(
 ) -> CostTable:
     """Time every stage and width at the smallest and the largest batch, and draw a line through both.
 
-    It warms up as it goes. A largest batch that does not fit into memory is halved until it does.
+    It warms up as it goes, every bucket between the two as well. A largest batch that does not fit into
+    memory is halved until it does.
 
     Args:
         backend: of the model; call from the thread that will call it later.
@@ -39,9 +40,12 @@ def measure_costs(
     lanes += [Lane(Stage.FILL, width) for width in config.widths if width > 0]
     costs = {}
     for lane in lanes:
-        time_batch = partial(_time_batch, _runs_of(backend, config, lane), num_repeats, clock)
+        runs_of = _runs_of(backend, config, lane)
+        time_batch = partial(_time_batch, runs_of, num_repeats, clock)
         small = sizes.padded(lane, 1)
         large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
+        for between in (size for size in limits.buckets if small < size < large):
+            runs_of(between)()
         small_s = time_batch(small) if small < large else large_s
         costs[lane.stage, lane.width] = _line(
             small * lane.num_frames, small_s, large * lane.num_frames, large_s
@@ -98,13 +102,8 @@ def _runs_of(backend: Parts, config: ModelConfig, lane: Lane) -> Callable[[int],
         return partial(backend.fill, frames(size), lane.width)
 
     def fuse(size: int) -> Callable[[], object]:
-        features_ND = backend.look(frames(1)).features_ND.repeat(size * num_frames, axis=0)
-        supplements_ND = np.zeros((len(features_ND), feature_channels(config.dynamic)), dtype=np.float32)
-
-        def run() -> object:
-            z_NF = backend.fuse(features_ND, supplements_ND)
-            return backend.classify(z_NF.reshape(size, num_frames, -1))
-
-        return run
+        features_BTD = np.tile(backend.look(frames(1)).features_ND[0], (size, num_frames, 1))
+        shape = (size, num_frames, feature_channels(config.dynamic))
+        return partial(backend.conclude, features_BTD, np.zeros(shape, dtype=np.float32))
 
     return {Stage.LOOK: look, Stage.DECIDE: decide, Stage.FILL: fill, Stage.FUSE: fuse}[lane.stage]

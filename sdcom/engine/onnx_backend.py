@@ -16,7 +16,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
-from sdcom.engine.backend import Float32Array, FrameByFrame, Int64Array, Looked, StreamFiller, UInt8Array
+from sdcom.engine.backend import (
+    Float32Array,
+    FrameByFrame,
+    Int64Array,
+    Looked,
+    StreamFiller,
+    UInt8Array,
+    conclude_by_steps,
+)
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
@@ -124,6 +132,11 @@ class OnnxBackend:
         """ONNX Runtime, and the device that every session was found to run on."""
         return self._provider
 
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """None: any size."""
+        return ()
+
     def prepare_thread(self) -> None:
         """Nothing: sessions bring their threads along."""
 
@@ -166,6 +179,10 @@ class OnnxBackend:
         steps = slice(first, first + num_steps)
         products_BTL: Float32Array = np.einsum("btf,tlf->btl", maxima_BTF, self._classifier_TLF[steps])
         return products_BTL + self._bias_TL[steps]
+
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
+        return conclude_by_steps(self, features_BTD, supplements_BTD)
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""

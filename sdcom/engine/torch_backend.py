@@ -15,6 +15,7 @@ from sdcom.engine.backend import (
     Looked,
     StreamFiller,
     UInt8Array,
+    conclude_by_steps,
 )
 from sdcom.model import Model
 from sdcom.models.composition import SDCOM
@@ -45,6 +46,11 @@ class TorchBackend:
     def provider(self) -> Provider:
         """torch, and the device."""
         return Provider(f"torch-{self._device.type}", torch.__version__)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """None: any size."""
+        return ()
 
     def prepare_thread(self) -> None:
         """Set the number of OpenMP threads, which each calling thread has of its own."""
@@ -83,6 +89,10 @@ class TorchBackend:
         maxima = self._tensor(maxima_BTF).unbind(dim=1)
         logits = [self._networks.fusion.classify_at(m_BF, step) for step, m_BF in enumerate(maxima, first)]
         return _array(torch.stack(logits, dim=1))
+
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
+        return conclude_by_steps(self, features_BTD, supplements_BTD)
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""

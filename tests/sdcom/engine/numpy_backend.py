@@ -9,7 +9,7 @@ from sdcom.architecture import feature_channels
 from sdcom.budget import choose_widths
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array
+from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array, conclude_by_steps
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
 
@@ -75,6 +75,9 @@ class NumpyBackend:
         weights_TFL = self._classify_TFL[: maxima_BTF.shape[1]]
         return np.asarray(np.einsum("btf,tfl->btl", maxima_BTF, weights_TFL))
 
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        return conclude_by_steps(self, features_BTD, supplements_BTD)
+
 
 def _pixels(frames_NHWC: UInt8Array) -> Float32Array:
     num_frames = len(frames_NHWC)
@@ -112,8 +115,11 @@ class Watched:
         return self._backend.fuse(features_ND, supplements_ND)
 
     def classify(self, maxima_BTF: Float32Array) -> Float32Array:
-        self._before(Stage.FUSE, maxima_BTF)
         return self._backend.classify(maxima_BTF)
+
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        self._before(Stage.FUSE, features_BTD)
+        return self._backend.conclude(features_BTD, supplements_BTD)
 
 
 class Turnstile:
