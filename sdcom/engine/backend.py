@@ -46,6 +46,9 @@ class Parts(Protocol):
     Arrays given are not kept after the call: they are overwritten. Arrays returned are the caller's to keep.
     """
 
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        """Return memory for frames, with anything in it, that this backend reads fastest."""
+
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
 

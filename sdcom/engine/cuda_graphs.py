@@ -83,7 +83,7 @@ class CudaGraphs:
         staged, inputs = self._memory(num_rows, arrays)
         run: Callable[..., tuple[Tensor, ...]] = part
         if part in self._compiled and num_rows == self._compiled_rows:
-            run = torch.compile(part, dynamic=False)
+            run = torch.compile(part, dynamic=False, fullgraph=True)
         with exact_float32(choose_algorithms=self._choose_algorithms):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):

@@ -66,6 +66,7 @@ class DenseBackend:
     ) -> None:
         info, networks = model
         assert not info.config.temporal_shift, "frames that read one another cannot share batches"
+        assert device == "cuda" or not compiled, "nothing is compiled for a processor"
         dtype = _DTYPES[precision]
         self._info, self._device, self._num_threads = info, device, num_threads
         self._num_features = networks.dynamic.num_features
@@ -105,6 +106,11 @@ class DenseBackend:
     def prepare_thread(self) -> None:
         """Set the number of OpenMP threads, which each calling thread has of its own."""
         torch.set_num_threads(self._num_threads)
+
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        """Return memory for frames: pinned for a GPU, which copies from it by itself."""
+        frames: UInt8Array = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device == "cuda").numpy()
+        return frames
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""

@@ -163,7 +163,7 @@ class Execution:
             return videos[0].frames_THWC[first[0] : first[-1] + 1]
         frame_shape = videos[0].frames_THWC.shape[1:]
         if len(self._staging_NHWC) < batch.size or self._staging_NHWC.shape[1:] != frame_shape:
-            self._staging_NHWC = np.empty((batch.size, *frame_shape), dtype=np.uint8)
+            self._staging_NHWC = self._backend.empty_frames((batch.size, *frame_shape))
         start = 0
         for video, share in zip(videos, batch.shares, strict=True):
             end = start + len(share.positions)

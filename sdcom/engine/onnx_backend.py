@@ -140,6 +140,10 @@ class OnnxBackend:
     def prepare_thread(self) -> None:
         """Nothing: sessions bring their threads along."""
 
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        """Return memory for frames: any will do."""
+        return np.empty(shape, dtype=np.uint8)
+
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
         features_ND, embeddings_NE = self._static.run(["features", "embeddings"], {"frames": frames_NHWC})

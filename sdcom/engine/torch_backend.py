@@ -57,6 +57,10 @@ class TorchBackend:
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
 
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        """Return memory for frames: any will do."""
+        return np.empty(shape, dtype=np.uint8)
+
     @torch.inference_mode()
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""

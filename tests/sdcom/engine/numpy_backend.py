@@ -47,6 +47,9 @@ class NumpyBackend:
         self._fuse_DF = matrix(num_static + self._num_dynamic, CONFIG.fusion_features)
         self._classify_TFL = matrix(T, CONFIG.fusion_features, CONFIG.num_labels)
 
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        return np.empty(shape, dtype=np.uint8)
+
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         pixels_NP = _pixels(frames_NHWC)
         return Looked(pixels_NP @ self._static_PD, np.tanh(pixels_NP @ self._embed_PE))
@@ -96,6 +99,9 @@ class Watched:
     def __init__(self, backend: Parts, before: Callable[[Stage, Float32Array | UInt8Array], None]) -> None:
         self._backend = backend
         self._before = before
+
+    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
+        return self._backend.empty_frames(shape)
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         self._before(Stage.LOOK, frames_NHWC)
