@@ -164,7 +164,7 @@ class Recognizer:
         self._turns.close()
 
     def warm_up(self) -> None:
-        """Run the networks at every width and size of batch, so that the first request is not the slow one."""
+        """Run the networks at every width and size of batch: the first request shall not be the slow one."""
         clip = self.info.config.clip
         frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
         macs_K = self.info.macs.dynamic_by_choice
