@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sdcom.engine.backend import Float32Array
+from sdcom.engine.backend import Float32Array, UInt8Array
 
-AnyArray = npt.NDArray[np.generic]
+Rows = npt.NDArray[np.generic] | Tensor
+"""Input of a call: an array, or a tensor that is on the GPU already."""
 
 _WARM_UPS = 3  # cuDNN chooses its algorithms in the first, libraries take their scratch memory in the others
 _COPIED_ROWS = 32  # staged while the rows before are on their way to the GPU
@@ -54,9 +55,7 @@ class CudaGraphs:
         self._arguments: list[_Argument] = []
 
     @torch.inference_mode()
-    def __call__(
-        self, part: nn.Module, num_rows: int, arrays: Sequence[AnyArray]
-    ) -> tuple[Float32Array, ...]:
+    def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
         """Run a module on a batch that is padded with rows of anything.
 
         Args:
@@ -72,14 +71,14 @@ class CudaGraphs:
             self._captures[key] = self._capture(part, num_rows, arrays)
         capture = self._captures[key]
         for array, staged, on_device in zip(arrays, capture.staged, capture.inputs, strict=True):
-            _upload(torch.from_numpy(array), staged, on_device)
+            _upload(as_tensor(array), staged, on_device)
         capture.graph.replay()
         num_used = len(arrays[0])
         outputs = [output[:num_used].to("cpu", non_blocking=True) for output in capture.outputs]
         torch.cuda.current_stream().synchronize()
         return tuple(output.numpy() for output in outputs)
 
-    def _capture(self, part: nn.Module, num_rows: int, arrays: Sequence[AnyArray]) -> _Capture:
+    def _capture(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> _Capture:
         staged, inputs = self._memory(num_rows, arrays)
         run: Callable[..., tuple[Tensor, ...]] = part
         if part in self._compiled and num_rows == self._compiled_rows:
@@ -97,14 +96,12 @@ class CudaGraphs:
                 outputs = run(*inputs)
         return _Capture(graph, staged, inputs, outputs)
 
-    def _memory(
-        self, num_rows: int, arrays: Sequence[AnyArray]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _memory(self, num_rows: int, arrays: Sequence[Rows]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the inputs' memory on either side, shared with the other captures."""
         while len(self._arguments) < len(arrays):
             self._arguments.append(_Argument())
         pairs = [
-            argument.memory((num_rows, *array.shape[1:]), torch.from_numpy(array[:0]).dtype)
+            argument.memory((num_rows, *array.shape[1:]), as_tensor(array[:0]).dtype)
             for argument, array in zip(self._arguments, arrays, strict=False)
         ]
         return tuple(staged for staged, _ in pairs), tuple(on_device for _, on_device in pairs)
@@ -134,9 +131,33 @@ class _Argument:
         self._on_device = torch.zeros(num_bytes, dtype=torch.uint8, device="cuda")
 
 
+class Uploads:
+    """Copies of frames to the GPU beside what is computed there. For any number of threads at a time."""
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+
+    @torch.inference_mode()
+    def __call__(self, frames_THWC: UInt8Array) -> Tensor:
+        """Return the frames on the GPU, once they are there."""
+        pinned_THWC = torch.empty(frames_THWC.shape, dtype=torch.uint8, pin_memory=True)
+        np.copyto(pinned_THWC.numpy(), frames_THWC)
+        with torch.cuda.stream(self._stream):
+            on_device_THWC = pinned_THWC.to("cuda", non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        arrived.synchronize()
+        return on_device_THWC
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """Return rows as a tensor, where they are."""
+    return rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
+
+
 def _upload(rows: Tensor, staged: Tensor, on_device: Tensor) -> None:
-    """Copy rows to the GPU; memory that is pinned itself needs no staging."""
-    if rows.is_pinned():
+    """Copy rows to the memory of a capture; what is pinned, or on the GPU, needs no staging."""
+    if rows.is_cuda or rows.is_pinned():
         on_device[: len(rows)].copy_(rows, non_blocking=True)
         return
     for start in range(0, len(rows), _COPIED_ROWS):

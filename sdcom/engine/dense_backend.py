@@ -1,22 +1,25 @@
 """The networks as torch modules of exactly one width each, in batches of few sizes: CUDA graphs on a GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.backend import (
     Float32Array,
     FrameByFrame,
+    Held,
     Int64Array,
     Looked,
+    Picked,
     StreamFiller,
     UInt8Array,
 )
-from sdcom.engine.cuda_graphs import AnyArray, CudaGraphs, exact_float32
+from sdcom.engine.cuda_graphs import CudaGraphs, Rows, Uploads, as_tensor, exact_float32
 from sdcom.engine.dense import Classify, Conclude, Decide, Fill, Fuse, Look
 from sdcom.model import Model
 from sdcom.models.fusion import FusionHead
@@ -35,9 +38,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class BatchCall(Protocol):
     """Runs a module on a batch of some size."""
 
-    def __call__(
-        self, part: nn.Module, num_rows: int, arrays: Sequence[AnyArray]
-    ) -> tuple[Float32Array, ...]:
+    def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
         """Return the module's outputs of the arrays' rows, computed with rows added up to `num_rows`."""
 
 
@@ -78,7 +79,9 @@ class DenseBackend:
         self._fuse = self._placed(Fuse(networks, dtype))
         self._heads = _Heads(self._fuse, networks.fusion, device)
         self._batch: BatchCall = self._padded
+        self._take: Callable[[UInt8Array], Tensor] = torch.from_numpy
         if device == "cuda":
+            self._take = Uploads()
             self._batch = CudaGraphs(
                 compiled={self._look, *self._fill.values()} if compiled else set(),
                 compiled_rows=BUCKETS[-1],
@@ -107,10 +110,17 @@ class DenseBackend:
         """Set the number of OpenMP threads, which each calling thread has of its own."""
         torch.set_num_threads(self._num_threads)
 
-    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
-        """Return memory for frames: pinned for a GPU, which copies from it by itself."""
-        frames: UInt8Array = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device == "cuda").numpy()
-        return frames
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        """Take a video's frames to the GPU, once, whatever runs there."""
+        return self._take(frames_THWC).split(1)
+
+    def look_picked(self, picked: Picked) -> Looked:
+        """Look at frames of several videos, gathered on the device."""
+        return Looked(*self._in_batches(self._look, _gathered(picked)))
+
+    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
+        """Fill frames of several videos at one width, gathered on the device."""
+        return self._in_batches(self._fill[width], _gathered(picked))[0]
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
@@ -151,7 +161,7 @@ class DenseBackend:
         """Return what fills a new stream's frames."""
         return FrameByFrame(self, self._num_features)
 
-    def _in_batches(self, part: nn.Module, *arrays: AnyArray) -> tuple[Float32Array, ...]:
+    def _in_batches(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:
         """Run a part on any number of rows, in batches of the sizes that there are."""
         num_rows, most = len(arrays[0]), BUCKETS[-1]
         pieces = []
@@ -163,24 +173,36 @@ class DenseBackend:
             return pieces[0]
         return tuple(np.concatenate(outputs) for outputs in zip(*pieces, strict=True))
 
-    def _padded(self, part: nn.Module, num_rows: int, arrays: Sequence[AnyArray]) -> tuple[Float32Array, ...]:
+    def _padded(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
         """Run a part as it is, on rows of zeros beside those given."""
         num_used = len(arrays[0])
         padded = [
-            np.concatenate((array, np.zeros((num_rows - num_used, *array.shape[1:]), array.dtype)))
-            for array in arrays
+            functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, num_rows - num_used))
+            for rows in map(as_tensor, arrays)
         ]
         return tuple(output[:num_used] for output in self._directly(part, *padded))
 
     @torch.inference_mode()
-    def _directly(self, part: nn.Module, *arrays: AnyArray) -> tuple[Float32Array, ...]:
+    def _directly(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:
         """Run a part as it is: what frames of a stream take, one by one, has too few kernels for a graph."""
         with exact_float32():
-            outputs = part(*(torch.from_numpy(array).to(self._device) for array in arrays))
+            outputs = part(*(as_tensor(array).to(self._device) for array in arrays))
         return tuple(output.cpu().numpy() for output in outputs)
 
     def _placed(self, part: AnyPart) -> AnyPart:
         return part.to(self._device).eval().requires_grad_(requires_grad=False)
+
+
+@torch.inference_mode()
+def _gathered(picked: Picked) -> Tensor:
+    """Return frames of several videos as one array on their device, the first of them again as padding."""
+    frames = [_frames(held)[position] for held, positions in picked.shares for position in positions]
+    return torch.cat(frames + frames[:1] * (picked.size - len(frames)))
+
+
+def _frames(held: Held) -> tuple[Tensor, ...]:
+    assert isinstance(held, tuple), "held by another backend"
+    return held
 
 
 class _Heads:

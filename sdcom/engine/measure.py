@@ -9,7 +9,7 @@ import numpy as np
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.backend import Parts, Picked, UInt8Array
 from sdcom.engine.costs import BatchCost, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.memory import ran_out_of_memory
@@ -91,15 +91,18 @@ def _runs_of(backend: Parts, config: ModelConfig, lane: Lane) -> Callable[[int],
     def frames(size: int) -> UInt8Array:
         return np.zeros((size, crop, crop, 3), dtype=np.uint8)
 
+    def picked(size: int) -> Picked:
+        return Picked([(backend.hold(frames(size)), range(size))], size)
+
     def look(size: int) -> Callable[[], object]:
-        return partial(backend.look, frames(size))
+        return partial(backend.look_picked, picked(size))
 
     def decide(size: int) -> Callable[[], object]:
         embedding_E = backend.look(frames(1)).embeddings_NE[0]
         return partial(backend.decide, np.tile(embedding_E, (size, num_frames, 1)))
 
     def fill(size: int) -> Callable[[], object]:
-        return partial(backend.fill, frames(size), lane.width)
+        return partial(backend.fill_picked, picked(size), lane.width)
 
     def fuse(size: int) -> Callable[[], object]:
         features_BTD = np.tile(backend.look(frames(1)).features_ND[0], (size, num_frames, 1))

@@ -23,8 +23,8 @@ from sdcom.engine.backend import (
     Looked,
     StreamFiller,
     UInt8Array,
-    conclude_by_steps,
 )
+from sdcom.engine.on_host import OnHost
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
@@ -64,7 +64,7 @@ def best_device() -> Device:
     return "cuda"
 
 
-class OnnxBackend:
+class OnnxBackend(OnHost):
     """Sessions of one model's parts.
 
     Args:
@@ -140,10 +140,6 @@ class OnnxBackend:
     def prepare_thread(self) -> None:
         """Nothing: sessions bring their threads along."""
 
-    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
-        """Return memory for frames: any will do."""
-        return np.empty(shape, dtype=np.uint8)
-
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
         features_ND, embeddings_NE = self._static.run(["features", "embeddings"], {"frames": frames_NHWC})
@@ -183,10 +179,6 @@ class OnnxBackend:
         steps = slice(first, first + num_steps)
         products_BTL: Float32Array = np.einsum("btf,tlf->btl", maxima_BTF, self._classifier_TLF[steps])
         return products_BTL + self._bias_TL[steps]
-
-    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
-        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
-        return conclude_by_steps(self, features_BTD, supplements_BTD)
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""

@@ -5,6 +5,8 @@ Direct and scheduled differ by what scheduling costs; either and the full width 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from sdcom.budget import WidthPlan
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Parts, UInt8Array
+from sdcom.engine.backend import Float32Array, Held, Parts, Picked, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
@@ -45,7 +47,8 @@ def time_saturation(
 ) -> list[Turn]:
     """Time videos in all three ways, in turns, after one turn that warms up.
 
-    The baseline is the dynamic network alone, at full width on every frame: no gate, no static network.
+    The baseline is the dynamic network alone, at full width on every frame: no gate, no static network. It
+    and the stages find their frames where the backend computes; the scheduler takes them there.
 
     Args:
         backend: of the model.
@@ -58,14 +61,15 @@ def time_saturation(
         initializer: run once on each thread that calls the backend, this one too.
     """
     frames_BTHWC = _shades(config, len(plans))
+    held = [backend.hold(frames_THWC) for frames_THWC in frames_BTHWC]
     if initializer is not None:
         initializer()
     with Scheduler(
         backend, config, limits, costs=costs, num_in_hand=num_in_hand, initializer=initializer
     ) as scheduler:
         ways: list[Callable[[], object]] = [
-            lambda: drive_full_width(backend, limits, frames_BTHWC),
-            lambda: drive(backend, config, limits, frames_BTHWC, plans),
+            lambda: drive_full_width(backend, config, limits, held),
+            lambda: drive(backend, config, limits, held, plans),
             lambda: _schedule(scheduler, frames_BTHWC, plans),
         ]
         turns = [Turn(*(_timed(way) for way in ways)) for _ in range(num_turns + 1)]
@@ -80,57 +84,56 @@ def _shades(config: ModelConfig, num_videos: int) -> UInt8Array:
     return frames_BTHWC
 
 
-def drive_full_width(backend: Parts, limits: Limits, frames_BTHWC: UInt8Array) -> None:
-    """Run the dynamic network at full width on every frame, in full batches."""
-    frames_NHWC = frames_BTHWC.reshape(-1, *frames_BTHWC.shape[2:])
-    for rows in _slices(len(frames_NHWC), limits.max_batch_frames):
-        backend.fill(frames_NHWC[rows], 1.0)
+def drive_full_width(backend: Parts, config: ModelConfig, limits: Limits, held: Sequence[Held]) -> None:
+    """Run the dynamic network at full width on every frame of videos, in full batches."""
+    for rows in _ranges(len(held) * config.clip.num_frames, limits.max_batch_frames):
+        backend.fill_picked(_picked(held, config, rows), 1.0)
 
 
 def drive(
-    backend: Parts,
-    config: ModelConfig,
-    limits: Limits,
-    frames_BTHWC: UInt8Array,
-    plans: Sequence[WidthPlan],
+    backend: Parts, config: ModelConfig, limits: Limits, held: Sequence[Held], plans: Sequence[WidthPlan]
 ) -> Float32Array:
-    """Run whole videos of one length stage by stage, each in full batches but its last; return [B, T, L].
+    """Run whole videos stage by stage, each in full batches but its last; return [B, T, L].
 
     Args:
         backend: of the model.
         config: of the model.
         limits: the largest batches.
-        frames_BTHWC: of each video.
+        held: what `backend.hold` returned for each video, of T frames.
         plans: of each video.
     """
-    num_videos, num_frames, most = len(plans), frames_BTHWC.shape[1], limits.max_batch_frames
-    frames_NHWC = frames_BTHWC.reshape(-1, *frames_BTHWC.shape[2:])
-    looks = [backend.look(frames_NHWC[rows]) for rows in _slices(len(frames_NHWC), most)]
-    features_ND = np.concatenate([look.features_ND for look in looks])
-    embeddings_NE = np.concatenate([look.embeddings_NE for look in looks])
-    embeddings_BTE = embeddings_NE.reshape(num_videos, num_frames, -1)
-    for videos in _slices(num_videos, limits.max_batch_videos):
-        backend.decide(embeddings_BTE[videos])
+    num_frames, most = config.clip.num_frames, limits.max_batch_frames
+    shape = len(plans), num_frames, -1
+    frames = _ranges(len(plans) * num_frames, most)
+    videos = _ranges(len(plans), limits.max_batch_videos)
+    looks = [backend.look_picked(_picked(held, config, rows)) for rows in frames]
+    features_BTD = np.concatenate([look.features_ND for look in looks]).reshape(shape)
+    embeddings_BTE = np.concatenate([look.embeddings_NE for look in looks]).reshape(shape)
+    for rows in videos:
+        backend.decide(embeddings_BTE[rows])
     choices_N = np.concatenate([plan.choices for plan in plans])
-    supplements_ND = np.zeros((len(frames_NHWC), feature_channels(config.dynamic)), dtype=np.float32)
+    supplements_ND = np.zeros((len(choices_N), feature_channels(config.dynamic)), dtype=np.float32)
     for choice in sorted({int(choice) for choice in choices_N} - {config.widths.index(0.0)}):
-        rows_of_width = np.flatnonzero(choices_N == choice)
-        for rows in _slices(len(rows_of_width), most):
-            batch = rows_of_width[rows]
-            supplements_ND[batch] = backend.fill(frames_NHWC[batch], config.widths[choice])
-    features_BTD, supplements_BTD = (
-        rows.reshape(num_videos, num_frames, -1) for rows in (features_ND, supplements_ND)
-    )
-    return np.concatenate(
-        [
-            backend.conclude(features_BTD[videos], supplements_BTD[videos])
-            for videos in _slices(num_videos, limits.max_batch_videos)
-        ]
-    )
+        of_width = np.flatnonzero(choices_N == choice)
+        for batch in (of_width[start : start + most] for start in range(0, len(of_width), most)):
+            picked = _picked(held, config, batch.tolist())
+            supplements_ND[batch] = backend.fill_picked(picked, config.widths[choice])
+    supplements_BTD = supplements_ND.reshape(shape)
+    return np.concatenate([backend.conclude(features_BTD[rows], supplements_BTD[rows]) for rows in videos])
 
 
-def _slices(count: int, most: int) -> list[slice]:
-    return [slice(start, start + most) for start in range(0, count, most)]
+def _picked(held: Sequence[Held], config: ModelConfig, rows: Sequence[int]) -> Picked:
+    """Return the frames at some rows of all videos' frames, ascending."""
+    positions = [divmod(row, config.clip.num_frames) for row in rows]
+    shares = [
+        (held[video], [position for _, position in group])
+        for video, group in groupby(positions, key=itemgetter(0))
+    ]
+    return Picked(shares, len(rows))
+
+
+def _ranges(count: int, most: int) -> list[range]:
+    return [range(start, min(start + most, count)) for start in range(0, count, most)]
 
 
 def random_plans(config: ModelConfig, mix: Mapping[float, float], num_videos: int) -> list[WidthPlan]:

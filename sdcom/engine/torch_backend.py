@@ -15,8 +15,8 @@ from sdcom.engine.backend import (
     Looked,
     StreamFiller,
     UInt8Array,
-    conclude_by_steps,
 )
+from sdcom.engine.on_host import OnHost
 from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.models.temporal_shift import CarriedFrame, Earlier, earlier_rows
@@ -24,7 +24,7 @@ from sdcom.preprocess import normalize
 from sdcom.recognition import Provider
 
 
-class TorchBackend:
+class TorchBackend(OnHost):
     """A loaded model's own modules.
 
     Args:
@@ -56,10 +56,6 @@ class TorchBackend:
         """Set the number of OpenMP threads, which each calling thread has of its own."""
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
-
-    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
-        """Return memory for frames: any will do."""
-        return np.empty(shape, dtype=np.uint8)
 
     @torch.inference_mode()
     def look(self, frames_NHWC: UInt8Array) -> Looked:
@@ -93,10 +89,6 @@ class TorchBackend:
         maxima = self._tensor(maxima_BTF).unbind(dim=1)
         logits = [self._networks.fusion.classify_at(m_BF, step) for step, m_BF in enumerate(maxima, first)]
         return _array(torch.stack(logits, dim=1))
-
-    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
-        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
-        return conclude_by_steps(self, features_BTD, supplements_BTD)
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""

@@ -6,6 +6,7 @@ import pytest
 from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
+from sdcom.engine.backend import Picked
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend
 from sdcom.engine.reference import compose
@@ -80,6 +81,17 @@ def test_a_batch_of_any_size_is_its_frames_whatever_it_is_padded_to_or_cut_into(
     filled_ND = dense.fill(frames_NHWC, 0.25)
     assert filled_ND.shape == (num_frames, 1280)
     assert_close(filled_ND, TorchBackend(tiny_model).fill(frames_NHWC, 0.25))
+
+
+def test_frames_of_several_videos_are_picked_where_they_are_held(dense: DenseBackend) -> None:
+    clips = [patterned_frames(4, seed) for seed in range(3)]
+    held = [dense.hold(clip) for clip in clips]
+    picked = Picked([(held[2], (0, 3)), (held[0], (1,))], size=4)
+    frames_NHWC = np.stack([clips[2][0], clips[2][3], clips[0][1], clips[2][0]])
+    np.testing.assert_array_equal(dense.fill_picked(picked, 0.5), dense.fill(frames_NHWC, 0.5))
+    looked, expected = dense.look_picked(picked), dense.look(frames_NHWC)
+    np.testing.assert_array_equal(looked.features_ND, expected.features_ND)
+    np.testing.assert_array_equal(looked.embeddings_NE, expected.embeddings_NE)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])

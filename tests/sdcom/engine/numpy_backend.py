@@ -9,9 +9,10 @@ from sdcom.architecture import feature_channels
 from sdcom.budget import choose_widths
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array, conclude_by_steps
+from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
+from sdcom.engine.on_host import OnHost
 
 CONFIG = ModelConfig(
     clip=ClipConfig(num_frames=6, short_side=32, crop=32),
@@ -29,7 +30,7 @@ T = CONFIG.clip.num_frames
 _NUM_PIXELS = 48
 
 
-class NumpyBackend:
+class NumpyBackend(OnHost):
     """Linear maps of coarse pixels, a causal mean for the gate, one classifier a frame."""
 
     def __init__(self) -> None:
@@ -46,9 +47,6 @@ class NumpyBackend:
         self._dynamic_PD = matrix(_NUM_PIXELS, self._num_dynamic)
         self._fuse_DF = matrix(num_static + self._num_dynamic, CONFIG.fusion_features)
         self._classify_TFL = matrix(T, CONFIG.fusion_features, CONFIG.num_labels)
-
-    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
-        return np.empty(shape, dtype=np.uint8)
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         pixels_NP = _pixels(frames_NHWC)
@@ -78,9 +76,6 @@ class NumpyBackend:
         weights_TFL = self._classify_TFL[: maxima_BTF.shape[1]]
         return np.asarray(np.einsum("btf,tfl->btl", maxima_BTF, weights_TFL))
 
-    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
-        return conclude_by_steps(self, features_BTD, supplements_BTD)
-
 
 def _pixels(frames_NHWC: UInt8Array) -> Float32Array:
     num_frames = len(frames_NHWC)
@@ -88,7 +83,7 @@ def _pixels(frames_NHWC: UInt8Array) -> Float32Array:
     return np.asarray(coarse.reshape(num_frames, _NUM_PIXELS) / 64 - 2, dtype=np.float32)
 
 
-class Watched:
+class Watched(OnHost):
     """A backend that tells a function of every stage and its rows before it computes them.
 
     Args:
@@ -99,9 +94,6 @@ class Watched:
     def __init__(self, backend: Parts, before: Callable[[Stage, Float32Array | UInt8Array], None]) -> None:
         self._backend = backend
         self._before = before
-
-    def empty_frames(self, shape: tuple[int, ...]) -> UInt8Array:
-        return self._backend.empty_frames(shape)
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         self._before(Stage.LOOK, frames_NHWC)

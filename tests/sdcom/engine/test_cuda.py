@@ -1,5 +1,6 @@
 """On a GPU: captured in CUDA graphs, the networks say what plain torch says on the processor."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from sdcom.budget import choose_widths
 from sdcom.config import ModelConfig
+from sdcom.engine.backend import Picked
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend
 from sdcom.engine.loading import load_backend
@@ -87,6 +89,17 @@ def test_pinned_frames_give_what_others_give(exact: DenseBackend) -> None:
     frames_NHWC = patterned_frames(8, 5)
     pinned_NHWC = torch.from_numpy(frames_NHWC).pin_memory().numpy()
     np.testing.assert_array_equal(exact.fill(pinned_NHWC, 0.5), exact.fill(frames_NHWC, 0.5))
+
+
+def test_frames_of_several_videos_are_picked_on_the_gpu(exact: DenseBackend) -> None:
+    clips = [patterned_frames(4, seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        held = list(threads.map(exact.hold, clips))
+    picked = Picked([(held[2], (0, 3)), (held[0], (1,))], size=4)
+    frames_NHWC = np.stack([clips[2][0], clips[2][3], clips[0][1], clips[2][0]])
+    np.testing.assert_array_equal(exact.fill_picked(picked, 0.5), exact.fill(frames_NHWC, 0.5))
+    features_ND = exact.look_picked(picked).features_ND
+    np.testing.assert_array_equal(features_ND, exact.look(frames_NHWC).features_ND)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])

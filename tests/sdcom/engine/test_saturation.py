@@ -21,7 +21,7 @@ LIMITS = Limits(max_batch_frames=8, max_batch_videos=3)
 def test_stages_driven_directly_answer_as_the_scheduler_does() -> None:
     clips = [frames(seed) for seed in range(7)]
     plans = [WidthPlan(tuple((seed + i) % 5 for i in range(T)), 0.0, 0) for seed in range(7)]
-    direct_BTL = drive(BACKEND, CONFIG, LIMITS, np.stack(clips), plans)
+    direct_BTL = drive(BACKEND, CONFIG, LIMITS, [BACKEND.hold(clip) for clip in clips], plans)
     with Scheduler(BACKEND, CONFIG, LIMITS) as scheduler:
         for clip, plan, direct_TL in zip(clips, plans, direct_BTL, strict=True):
             answer = scheduler.submit(clip, lambda _, plan=plan: plan).result(WAIT_S)  # type: ignore[misc]
