@@ -25,14 +25,14 @@ from sdcom.model import Model
 from sdcom.models.fusion import FusionHead
 from sdcom.recognition import Provider
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Sizes of batches: less than half of one is padding, and there are few to capture."""
 
 AnyPart = TypeVar("AnyPart", bound=nn.Module)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BatchCall(Protocol):

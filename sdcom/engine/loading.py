@@ -11,7 +11,10 @@ from sdcom.errors import SettingsError
 
 EngineName = Literal["auto", "onnx", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+HALVES: frozenset[PrecisionName] = frozenset(("bf16", "fp16"))
+"""Precisions of two bytes: of the torch engine, on a GPU."""
 
 
 def load_backend(
@@ -126,9 +129,9 @@ def _check_onnx(precision: PrecisionName, *, compiled: bool) -> None:
         raise SettingsError(
             "the onnx engine is not installed: pip install 'sdcom[cpu]', or 'sdcom[gpu]' in its place"
         )
-    if precision == "bf16" or compiled:
+    if precision in HALVES or compiled:
         raise SettingsError(
-            "the onnx engine computes in float32, and compiles nothing: bfloat16 and compiled kernels "
+            "the onnx engine computes in float32 and compiles nothing: other precisions and compiled kernels "
             "(SDCOM_PRECISION, SDCOM_COMPILE) are the torch engine's, on a GPU"
         )
 

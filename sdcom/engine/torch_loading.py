@@ -9,7 +9,7 @@ from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig, StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.engine.dense_backend import DenseBackend, Precision
-from sdcom.engine.loading import PrecisionName
+from sdcom.engine.loading import HALVES, PrecisionName
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import SettingsError
 from sdcom.model import Model, load_model
@@ -65,9 +65,9 @@ def torch_engine(
         raise SettingsError("the torch engine cannot compute on cuda here: cpu is always there")
     on_gpu = has_gpu and device != "cpu"
     if not on_gpu or model.info.config.temporal_shift:
-        if precision == "bf16" or compiled:
+        if precision in HALVES or compiled:
             raise SettingsError(
-                "bfloat16 and compiled kernels are for models without temporal shift, on a GPU: "
+                "other precisions and compiled kernels are for models without temporal shift, on a GPU: "
                 f"{model.info.full_name} runs in float32 here (SDCOM_PRECISION, SDCOM_COMPILE)"
             )
         networks = model.networks.to("cuda" if on_gpu else "cpu")
@@ -85,7 +85,9 @@ def _precision(named: PrecisionName) -> Precision:
     """
     able = torch.cuda.get_device_capability() >= _BF16_CAPABILITY
     if named == "bf16" and not able:
-        raise SettingsError(f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=fp32")
+        raise SettingsError(
+            f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=fp16 or fp32"
+        )
     if named == "auto":
         return "bf16" if able else "fp32"
     return named

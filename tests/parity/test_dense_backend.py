@@ -8,7 +8,7 @@ from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
 from sdcom.engine.backend import Picked
 from sdcom.engine.composition import compose_video
-from sdcom.engine.dense_backend import BUCKETS, DenseBackend
+from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
@@ -132,13 +132,16 @@ def test_the_scheduler_takes_the_backends_sizes_of_batches_and_counts_their_padd
     assert_close(answer.logits_TL, expected.logits_TL)
 
 
-def test_in_bfloat16_features_are_much_the_same_and_the_gate_stays_float32(tiny_model: Model) -> None:
-    rough = DenseBackend(tiny_model, device="cpu", precision="bf16")
+@pytest.mark.parametrize(("precision", "likeness"), [("bf16", 0.95), ("fp16", 0.9995)])
+def test_in_two_bytes_features_are_much_the_same_and_the_gate_stays_float32(
+    tiny_model: Model, precision: Precision, likeness: float
+) -> None:
+    rough = DenseBackend(tiny_model, device="cpu", precision=precision)
     exact, frames_THWC = TorchBackend(tiny_model), patterned_frames(4, 1)
     for width in TINY_CONFIG.widths[1:]:
         filled_ND = rough.fill(frames_THWC, width)
         assert filled_ND.dtype == np.float32
-        assert np.corrcoef(filled_ND.ravel(), exact.fill(frames_THWC, width).ravel())[0, 1] > 0.95
+        assert np.corrcoef(filled_ND.ravel(), exact.fill(frames_THWC, width).ravel())[0, 1] > likeness
     embeddings_BTE = exact.look(frames_THWC).embeddings_NE[None]
     assert_close(rough.decide(embeddings_BTE)[0], exact.decide(embeddings_BTE)[0])
-    assert rough.provider.name == "torch-cpu-bf16"
+    assert rough.provider.name == f"torch-cpu-{precision}"
