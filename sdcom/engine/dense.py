@@ -20,11 +20,11 @@ from sdcom.architecture import slim_channels
 from sdcom.config import ClipConfig
 from sdcom.cost import RGB_CHANNELS
 from sdcom.engine.folding import fold_norm
+from sdcom.engine.resizing import resize_matrix
 from sdcom.models.composition import SDCOM
 from sdcom.models.fusion import FusionHead, running_maximum
 from sdcom.models.gate import Gate
 from sdcom.models.slimmable import Backbone, SlimmableBatchNorm2d, SlimmableConv2d, pad_same
-from sdcom.preprocess import resize
 
 FULL_WIDTH = 1.0
 """The only width of a network that was sliced: all that is left of it."""
@@ -120,20 +120,48 @@ def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 class _Pixels(nn.Module):
-    """uint8 [N, H, W, 3] to normalised float32 [N, 3, H, W], channels last in memory."""
+    """uint8 [N, H, W, 3] to normalised frames [N, 3, H, W] of a type, channels last in memory."""
 
     scale_C: Tensor
     shift_C: Tensor
 
-    def __init__(self, clip: ClipConfig) -> None:
+    def __init__(self, clip: ClipConfig, dtype: torch.dtype) -> None:
         super().__init__()
+        self._dtype = dtype
         mean_C, std_C = torch.tensor(clip.mean), torch.tensor(clip.std)
         self.register_buffer("scale_C", 1 / (255 * std_C))
         self.register_buffer("shift_C", -mean_C / std_C)
 
     def forward(self, frames_NHWC: Tensor) -> Tensor:
         normalized_NHWC: Tensor = frames_NHWC.float() * self.scale_C + self.shift_C
-        return normalized_NHWC.permute(0, 3, 1, 2)
+        return normalized_NHWC.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
+
+
+class _Resize(nn.Module):
+    """uint8 [N, H, W, 3] to float [N, R, R, 3], bilinear and antialiased, by two matrix products.
+
+    torch's own kernel gives a thread each pixel of all frames, which keeps a GPU idle. Where the network has
+    two bytes, these have float16: it holds every uint8 exactly, and the products' sums are float32.
+
+    Args:
+        size: H and W.
+        resolution: R.
+        dtype: of the network.
+    """
+
+    matrix_RH: Tensor
+
+    def __init__(self, size: int, resolution: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        exact = torch.float32 if dtype == torch.float32 else torch.float16
+        self.register_buffer("matrix_RH", torch.from_numpy(resize_matrix(size, resolution)).to(exact))
+
+    def forward(self, frames_NHWC: Tensor) -> Tensor:
+        frames_NCHW = frames_NHWC.permute(0, 3, 1, 2).to(
+            self.matrix_RH.dtype, memory_format=torch.contiguous_format
+        )
+        resized_NCRR: Tensor = self.matrix_RH @ (frames_NCHW @ self.matrix_RH.T)
+        return resized_NCRR.permute(0, 2, 3, 1)
 
 
 class Look(nn.Module):
@@ -146,14 +174,15 @@ class Look(nn.Module):
 
     def __init__(self, networks: SDCOM, dtype: torch.dtype) -> None:
         super().__init__()
-        self._dtype, self._resolution = dtype, networks.config.static_resolution
-        self._pixels = _Pixels(networks.config.clip)
+        clip, resolution = networks.config.clip, networks.config.static_resolution
+        is_resized = resolution != clip.crop
+        self._resize = _Resize(clip.crop, resolution, dtype) if is_resized else nn.Identity()
+        self._pixels = _Pixels(clip, dtype)
         self._static = dense(networks.static, FULL_WIDTH).to(dtype)
         self._gate = _folded_gate(networks.gate)
 
     def forward(self, frames_NHWC: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102 - described by the class
-        small_NCHW = resize(self._pixels(frames_NHWC), self._resolution)
-        small_NCHW = small_NCHW.to(dtype=self._dtype, memory_format=torch.channels_last)
+        small_NCHW = self._pixels(self._resize(frames_NHWC))
         map_NCHW = self._static.feature_map(small_NCHW, FULL_WIDTH)
         return self._static.pool(map_NCHW).float(), self._gate.embed(map_NCHW.float())
 
@@ -169,13 +198,13 @@ class Fill(nn.Module):
 
     def __init__(self, networks: SDCOM, width: float, dtype: torch.dtype) -> None:
         super().__init__()
-        self._dtype, self._num_features = dtype, networks.dynamic.num_features
-        self._pixels = _Pixels(networks.config.clip)
+        self._num_features = networks.dynamic.num_features
+        self._pixels = _Pixels(networks.config.clip, dtype)
         self._dynamic = dense(networks.dynamic, width).to(dtype)
 
     def forward(self, frames_NHWC: Tensor) -> tuple[Tensor]:  # noqa: D102 - described by the class
-        pixels_NCHW = self._pixels(frames_NHWC).to(dtype=self._dtype, memory_format=torch.channels_last)
-        features_ND = self._dynamic.pool(self._dynamic.feature_map(pixels_NCHW, FULL_WIDTH))
+        map_NCHW = self._dynamic.feature_map(self._pixels(frames_NHWC), FULL_WIDTH)
+        features_ND = self._dynamic.pool(map_NCHW)
         missing = self._num_features - features_ND.shape[1]
         return (functional.pad(features_ND.float(), (0, missing)),)
 

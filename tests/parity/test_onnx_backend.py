@@ -18,8 +18,8 @@ from sdcom.config import ClipConfig, DynamicArchitecture, ModelConfig, StaticArc
 from sdcom.engine.composition import compose_video
 from sdcom.engine.loading import load_backend
 from sdcom.engine.onnx_backend import OnnxBackend, best_device
-from sdcom.engine.onnx_graphs.backbones import resize_matrix
 from sdcom.engine.reference import compose
+from sdcom.engine.resizing import resize_matrix
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import ModelDirectoryError, SettingsError
