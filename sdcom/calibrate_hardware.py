@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sdcom.described import hardware_table
 from sdcom.engine.hardware import HARDWARE_FILE, measure_hardware, save_hardware
-from sdcom.engine.loading import DeviceName, EngineName, load_backend
+from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_backend
 from sdcom.processors import num_network_threads
 from sdcom.recognizer import bundled_model_dir
 
@@ -24,6 +24,10 @@ def measure(
     *,
     engine: Annotated[EngineName, typer.Option(help="What runs the networks.")] = "auto",
     device: Annotated[DeviceName, typer.Option(help="Where.")] = "auto",
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Of torch on a GPU; auto: bf16 where it can.")
+    ] = "auto",
+    compiled: Annotated[bool, typer.Option("--compile", help="With compiled kernels, on a GPU.")] = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of one network call; half of the processors if not given."),
@@ -36,7 +40,14 @@ def measure(
     engine, device and number of threads. Measure while nothing else runs.
     """
     directory, num_threads = model or bundled_model_dir(), threads or num_network_threads()
-    backend = load_backend(directory, engine=engine, device=device, num_threads=num_threads)
+    backend = load_backend(
+        directory,
+        engine=engine,
+        device=device,
+        num_threads=num_threads,
+        precision=precision,
+        compiled=compiled,
+    )
     measured = measure_hardware(backend, num_threads=num_threads, num_repeats=repeats)
     console = Console(highlight=False)
     console.print(hardware_table(measured))

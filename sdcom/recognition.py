@@ -69,10 +69,17 @@ def _most(budget: float, unit: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What computes the networks: `name` is "torch-cpu" or "torch-cuda", `version` the library's."""
+    """What computes the networks.
+
+    Attributes:
+        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu", "torch-cuda-bf16".
+        version: the library's.
+        device: the GPU's model; empty on a processor.
+    """
 
     name: str
     version: str
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
-from sdcom.engine.loading import DeviceName, EngineName, load_backend
+from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.turns import OneByOne, Turns, turns_for
@@ -93,6 +93,8 @@ class Recognizer:
         num_threads: int | None = None,
         engine: EngineName = "auto",
         device: DeviceName = "auto",
+        precision: PrecisionName = "auto",
+        compiled: bool = False,
         batching: bool | None = None,
     ) -> Self:
         """Load a model and start its decode workers.
@@ -106,6 +108,8 @@ class Recognizer:
             num_threads: threads of one network call; None is half of the processors.
             engine: what runs the networks (`sdcom.engine.loading.load_backend`).
             device: where.
+            precision: bfloat16 or float32; "auto" is bfloat16 for torch on a GPU that has it.
+            compiled: torch on a GPU has kernels compiled for the largest batches.
             batching: batches across videos; None has them everywhere but on a processor, which they do not
                 make faster.
 
@@ -114,7 +118,14 @@ class Recognizer:
             SettingsError: the engine or the device cannot be had.
         """
         directory, num_threads = model_dir or bundled_model_dir(), num_threads or num_network_threads()
-        backend = load_backend(directory, engine=engine, device=device, num_threads=num_threads)
+        backend = load_backend(
+            directory,
+            engine=engine,
+            device=device,
+            num_threads=num_threads,
+            precision=precision,
+            compiled=compiled,
+        )
         hardware = applying(load_hardware(directory), backend.info, backend.provider, num_threads)
         num_workers = num_decode_workers or num_processors()
         turns = turns_for(backend, batching, num_videos=num_workers + 1)  # before decoders are busy
@@ -153,7 +164,7 @@ class Recognizer:
         self._turns.close()
 
     def warm_up(self) -> None:
-        """Run the networks once at every width, so that the first request is not the slow one."""
+        """Run the networks at every width and size of batch: the first request shall not be the slow one."""
         clip = self.info.config.clip
         frames_THWC = np.zeros((clip.num_frames, clip.crop, clip.crop, 3), dtype=np.uint8)
         macs_K = self.info.macs.dynamic_by_choice
@@ -164,6 +175,9 @@ class Recognizer:
 
         for choice in range(len(macs_K)):
             self._turns.call(partial(run_at, choice))
+        for size in (bucket for bucket in self.backend.buckets if bucket < clip.num_frames):
+            for width in self.info.config.widths[1:]:
+                self._turns.call(partial(self.backend.fill, frames_THWC[:size], width))
 
     def recognize(
         self,

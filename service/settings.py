@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sdcom.engine.loading import DeviceName, EngineName
+from sdcom.engine.loading import DeviceName, EngineName, PrecisionName
 from sdcom.errors import SettingsError, nearest_name
 from sdcom.processors import num_processors
 from sdcom.sampling import Sampling
@@ -36,8 +36,11 @@ class Settings(BaseSettings):
         decode_workers: jailed decode processes; one per processor that may be used when unset.
         sampling: which frame of each of a video's equal stretches is looked at.
         threads: threads of one network call; half of the processors when unset.
-        engine: what runs the networks: onnx, torch, or auto: onnx where it is installed and can.
+        engine: what runs the networks: onnx, torch, or auto: torch on a GPU that it can use, else onnx where
+            it is installed and can.
         device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
+        precision: fp32, bf16 or fp16 (torch on a GPU), or auto: bf16 where the GPU has it.
+        compile: torch on a GPU has kernels compiled for the largest batches, at start.
         batching: batches across the videos in flight: on, off, or auto: on a GPU.
         governor: get cheaper while requests wait, before any is refused.
         governor_target_wait_s: the wait for a turn that is accepted at full accuracy.
@@ -70,6 +73,8 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, le=1024)
     engine: EngineName = "auto"
     device: DeviceName = "auto"
+    precision: PrecisionName = "auto"
+    compile: bool = False
     batching: Literal["auto", "on", "off"] = "auto"
     governor: bool = False
     governor_target_wait_s: Seconds = 1.0
@@ -113,6 +118,8 @@ class Settings(BaseSettings):
             "num_threads": self.threads,
             "engine": self.engine,
             "device": self.device,
+            "precision": self.precision,
+            "compiled": self.compile,
             "batching": None if self.batching == "auto" else self.batching == "on",
         }
 

@@ -6,6 +6,7 @@ Shapes: N frames of any videos, H W pixels, B videos, T frames of each in feedin
 embedding, K widths, F fused features, L labels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,23 @@ class Looked:
     embeddings_NE: Float32Array
 
 
+Held = object
+"""A video's frames where a backend computes from them: its own business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Frames of several videos, for one batch.
+
+    Attributes:
+        shares: of each video, what `Parts.hold` returned, and the positions of frames in it.
+        size: rows to compute, at least as many as there are frames; those beyond are padding.
+    """
+
+    shares: Sequence[tuple[Held, Sequence[int]]]
+    size: int
+
+
 class StreamFiller(Protocol):
     """The dynamic network on the frames of one stream."""
 
@@ -44,7 +62,20 @@ class Parts(Protocol):
     """Computes the parts of one model, one call at a time.
 
     Arrays given are not kept after the call: they are overwritten. Arrays returned are the caller's to keep.
+    `sdcom.engine.on_host.OnHost` gives the functions that follow from the others.
     """
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        """Take a video's frames to where they are computed from; they are not changed meanwhile.
+
+        For any thread: unlike the others, this may be called while another call runs.
+        """
+
+    def look_picked(self, picked: Picked) -> Looked:
+        """Look at frames of several videos; return as many rows as the batch has, padding included."""
+
+    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
+        """Fill frames of several videos at one width; return as many rows as the batch has."""
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
@@ -71,6 +102,9 @@ class Parts(Protocol):
     def classify(self, maxima_BTF: Float32Array) -> Float32Array:
         """Return the logits [B, T, L] after each of the first T frames, from running maxima of z."""
 
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        """Fuse and classify videos from their first frame on; return logits [B, T, L] after each frame."""
+
 
 class Backend(Parts, Protocol):
     """Parts of a model that is known, streams and temporal shift included."""
@@ -82,6 +116,10 @@ class Backend(Parts, Protocol):
     @property
     def provider(self) -> Provider:
         """What really computes, as found after loading."""
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The only sizes of batches that it computes, ascending, whatever it is given; empty: any size."""
 
     def prepare_thread(self) -> None:
         """Make the calling thread fit for calls; once, before its first one."""

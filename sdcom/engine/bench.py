@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.engine.backend import Backend
+from sdcom.engine.backend import Backend, Float32Array, Picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,39 +19,54 @@ class PartTiming:
     macs: int
     ms: float
 
+    @property
+    def frames_per_s(self) -> float:
+        """What it gets through in a second, alone."""
+        return 1e3 / self.ms
 
-def time_parts(backend: Backend, *, num_repeats: int) -> list[PartTiming]:
+
+def time_parts(backend: Backend, *, num_repeats: int, num_videos: int = 1) -> list[PartTiming]:
     """Time the static network, gate, fusion head, and the dynamic network at each width, widest last.
 
-    One clip of T frames a run; the parts take turns, so that a busy moment spoils no single one. What the
-    gate's embedding takes is in the static network's time, as the two run together; its MACs are the gate's.
+    Whole clips of T frames a run, held where the backend computes; the parts take turns, so that a busy
+    moment spoils no single one. What the gate's embedding takes is in the static network's time, as the two
+    run together; its MACs are the gate's.
 
     Args:
         backend: of the model; called from this thread.
         num_repeats: runs of each part; the median counts.
+        num_videos: clips of a run: a GPU is full with some hundred frames.
     """
     backend.prepare_thread()
     config, macs = backend.info.config, backend.info.macs
-    num_frames, crop = config.clip.num_frames, config.clip.crop
+    length, crop = config.clip.num_frames, config.clip.crop
+    num_frames = num_videos * length
     rng = np.random.default_rng(0)
-    frames_THWC = rng.integers(256, size=(num_frames, crop, crop, 3), dtype=np.uint8)
-    before_T = np.arange(num_frames) - 1 if config.temporal_shift else None
-    looked = backend.look(frames_THWC)
-    supplements_TD = backend.fill(frames_THWC, 1.0, before_T)
+    frames_NHWC = rng.integers(256, size=(num_frames, crop, crop, 3), dtype=np.uint8)
+    rows_N = np.arange(num_frames)
+    before_N = np.where(rows_N % length, rows_N - 1, -1) if config.temporal_shift else None
+    picked = Picked([(backend.hold(frames_NHWC), range(num_frames))], num_frames)
+    looked = backend.look_picked(picked)
 
-    def fuse_and_classify() -> object:
-        fused_TF = backend.fuse(looked.features_ND, supplements_TD)
-        return backend.classify(np.maximum.accumulate(fused_TF)[None])
+    def fill_at(width: float) -> Float32Array:
+        if before_N is not None:
+            return backend.fill(frames_NHWC, width, before_N)
+        return backend.fill_picked(picked, width)
 
+    supplements_ND = fill_at(1.0)
+    embeddings_BTE, features_BTD, supplements_BTD = (
+        rows.reshape(num_videos, length, -1)
+        for rows in (looked.embeddings_NE, looked.features_ND, supplements_ND)
+    )
     parts: list[tuple[str, int, Callable[[], object]]] = [
-        ("static", macs.static, lambda: backend.look(frames_THWC)),
-        ("gate", macs.gate, lambda: backend.decide(looked.embeddings_NE[None])),
-        ("fusion", macs.fusion, fuse_and_classify),
+        ("static", macs.static, lambda: backend.look_picked(picked)),
+        ("gate", macs.gate, lambda: backend.decide(embeddings_BTE)),
+        ("fusion", macs.fusion, lambda: backend.conclude(features_BTD, supplements_BTD)),
         *(
             (
                 f"dynamic at {width:g}",
                 macs.dynamic[width],
-                partial(backend.fill, frames_THWC, width, before_T),
+                partial(fill_at, width),
             )
             for width in config.widths[1:]
         ),

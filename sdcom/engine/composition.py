@@ -32,8 +32,7 @@ def compose_video(backend: Backend, frames_THWC: UInt8Array, choose: Planner) ->
     with timed(stage_s, Part.DYNAMIC):
         supplements_TD = _fill_by_width(backend, frames_THWC, plan)
     with timed(stage_s, Part.FUSION):
-        fused_TF = backend.fuse(looked.features_ND, supplements_TD)
-        logits_TL = backend.classify(np.maximum.accumulate(fused_TF)[None])[0]
+        logits_TL = backend.conclude(looked.features_ND[None], supplements_TD[None])[0]
     ledger = Ledger(baseline_macs=macs.baseline(num_frames), lam=plan.lam)
     ledger.macs.update(
         {

@@ -1,4 +1,4 @@
-"""A batch of many videos' frames on a backend: gathered, padded, computed, and handed back to each video.
+"""A batch of many videos' frames on a backend: picked, padded, computed, and handed back to each video.
 
 Shapes: B videos, T frames of each in feeding order, N frames of any videos, H W pixels, C channels, D
 features, K widths, L labels.
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sdcom.architecture import feature_channels
 from sdcom.budget import WidthPlan
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Float32Array, Parts, UInt8Array
+from sdcom.engine.backend import Float32Array, Held, Parts, Picked, UInt8Array
 from sdcom.engine.composed import Composed
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
@@ -42,6 +42,7 @@ class VideoWork:
         embeddings_TE: the gate's vectors.
         supplements_TD: dynamic features, zeros where the width is 0; empty before the plan.
         gate_logits_TK: the gate's answer; empty before DECIDE.
+        held: its frames where the backend computes from them; None before LOOK.
         plan: the widths chosen; None before.
         logits_TL: the answer; empty before FUSE.
         stage_s: its share of the time of every batch that it was in.
@@ -54,6 +55,7 @@ class VideoWork:
     supplements_TD: Float32Array
     gate_logits_TK: Float32Array
     logits_TL: Float32Array
+    held: Held | None = None
     plan: WidthPlan | None = None
     stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
 
@@ -100,7 +102,6 @@ class Execution:
     def __init__(self, backend: Parts, timed: Timed) -> None:
         self._backend = backend
         self._timed = timed
-        self._staging_NHWC: UInt8Array = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
     def run(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         """Compute a batch and store each video's part of it; return the backend's seconds.
@@ -124,8 +125,8 @@ class Execution:
                 return self._fuse(batch, videos)
 
     def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
-        frames_NHWC = self._gather(batch, videos)
-        looked, seconds = self._timed(lambda: self._backend.look(frames_NHWC))
+        picked = self._picked(batch, videos)
+        looked, seconds = self._timed(lambda: self._backend.look_picked(picked))
         _hand_back(looked.features_ND, batch, [video.features_TD for video in videos])
         _hand_back(looked.embeddings_NE, batch, [video.embeddings_TE for video in videos])
         return seconds
@@ -139,45 +140,26 @@ class Execution:
         return seconds
 
     def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
-        frames_NHWC, width = self._gather(batch, videos), batch.lane.width
-        filled_ND, seconds = self._timed(lambda: self._backend.fill(frames_NHWC, width))
+        picked, width = self._picked(batch, videos), batch.lane.width
+        filled_ND, seconds = self._timed(lambda: self._backend.fill_picked(picked, width))
         _hand_back(filled_ND, batch, [video.supplements_TD for video in videos])
         return seconds
 
     def _fuse(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         features_BTD = _padded(np.stack([video.features_TD for video in videos]), batch.size)
         supplements_BTD = _padded(np.stack([video.supplements_TD for video in videos]), batch.size)
-
-        def fuse_and_classify() -> Float32Array:
-            z_NF = self._backend.fuse(_flat(features_BTD), _flat(supplements_BTD))
-            z_BTF = z_NF.reshape(batch.size, batch.lane.num_frames, -1)
-            return self._backend.classify(np.maximum.accumulate(z_BTF, axis=1))
-
-        logits_BTL, seconds = self._timed(fuse_and_classify)
+        logits_BTL, seconds = self._timed(lambda: self._backend.conclude(features_BTD, supplements_BTD))
         for video, logits_TL in zip(videos, _checked(logits_BTL, batch), strict=False):
             video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
         return seconds
 
-    def _gather(self, batch: Batch, videos: Sequence[VideoWork]) -> UInt8Array:
-        """Return the batch's frames [size, H, W, C]: a view where it is a run of one video's frames.
-
-        Copies go into an array that the next batch uses again: fresh memory costs more than the copy.
-        """
-        first = batch.shares[0].positions
-        is_run = len(batch.shares) == 1 and first[-1] - first[0] + 1 == len(first) == batch.size
-        if is_run:
-            return videos[0].frames_THWC[first[0] : first[-1] + 1]
-        frame_shape = videos[0].frames_THWC.shape[1:]
-        if len(self._staging_NHWC) < batch.size or self._staging_NHWC.shape[1:] != frame_shape:
-            self._staging_NHWC = np.empty((batch.size, *frame_shape), dtype=np.uint8)
-        start = 0
-        for video, share in zip(videos, batch.shares, strict=True):
-            end = start + len(share.positions)
-            rows_NHWC = self._staging_NHWC[start:end]
-            np.take(video.frames_THWC, share.positions, axis=0, out=rows_NHWC, mode="clip")
-            start = end
-        self._staging_NHWC[start : batch.size] = 0
-        return self._staging_NHWC[: batch.size]
+    def _picked(self, batch: Batch, videos: Sequence[VideoWork]) -> Picked:
+        """Return the batch's frames, those of videos that come for the first time taken to the backend."""
+        for video in videos:
+            if video.held is None:
+                video.held = self._backend.hold(video.frames_THWC)
+        shares = zip((video.held for video in videos), batch.shares, strict=True)
+        return Picked([(held, share.positions) for held, share in shares], batch.size)
 
 
 def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32Array]) -> None:
@@ -192,10 +174,6 @@ def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32A
 def _padded(rows_B: Float32Array, size: int) -> Float32Array:
     missing = size - len(rows_B)
     return np.pad(rows_B, ((0, missing), (0, 0), (0, 0))) if missing else rows_B
-
-
-def _flat(rows_BTD: Float32Array) -> Float32Array:
-    return rows_BTD.reshape(-1, rows_BTD.shape[-1])
 
 
 def _checked(rows: npt.NDArray[np.float32], batch: Batch) -> npt.NDArray[np.float32]:

@@ -36,7 +36,7 @@ class HardwareCosts(_Record):
         provider: what computed it (`sdcom.recognition.Provider`).
         provider_version: of that.
         num_threads: of one network call.
-        machine: the processor's model.
+        machine: the GPU's model, or the processor's.
         macs: of the parts that were measured: another model's times do not apply.
         static_us: the static network and the gate's embedding.
         gate_us: the gate's decision.
@@ -80,7 +80,7 @@ class HardwareCosts(_Record):
     def applies(self, info: ModelInfo, provider: Provider, num_threads: int) -> bool:
         """Return whether these are a model's times on this machine, so computed."""
         return (
-            self.place == (processor_name(), provider.name, num_threads)
+            self.place == (_machine(provider), provider.name, num_threads)
             and self.provider_version == provider.version
             and self.macs == info.macs
         )
@@ -104,13 +104,17 @@ def measure_hardware(backend: Backend, *, num_threads: int, num_repeats: int) ->
         provider=backend.provider.name,
         provider_version=backend.provider.version,
         num_threads=num_threads,
-        machine=processor_name(),
+        machine=_machine(backend.provider),
         macs=backend.info.macs,
         static_us=_microseconds(static),
         gate_us=_microseconds(gate),
         fusion_us=_microseconds(fusion),
         dynamic_us=dict(zip(backend.info.config.widths[1:], map(_microseconds, dynamic), strict=True)),
     )
+
+
+def _machine(provider: Provider) -> str:
+    return provider.device or processor_name()
 
 
 def _microseconds(timing: PartTiming) -> int:

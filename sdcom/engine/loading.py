@@ -5,44 +5,103 @@ from pathlib import Path
 from typing import Literal
 
 from sdcom.checkpoint import ModelInfo, load_info
+from sdcom.config import StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.errors import SettingsError
 
 EngineName = Literal["auto", "onnx", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+HALVES: frozenset[PrecisionName] = frozenset(("bf16", "fp16"))
+"""Precisions of two bytes: of the torch engine, on a GPU."""
 
 
 def load_backend(
-    directory: Path, *, engine: EngineName = "auto", device: DeviceName = "auto", num_threads: int = 1
+    directory: Path,
+    *,
+    engine: EngineName = "auto",
+    device: DeviceName = "auto",
+    num_threads: int = 1,
+    precision: PrecisionName = "auto",
+    compiled: bool = False,
 ) -> Backend:
     """Load a model directory into an engine. Only the engine chosen is imported.
 
     Args:
         directory: of the model.
-        engine: "auto" is ONNX Runtime where it is installed and has what the model needs, else torch; but
-            torch before ONNX Runtime where only torch can use the GPU.
+        engine: "auto" is torch where it can use a GPU, else ONNX Runtime where that is installed and has what
+            the model needs, else torch.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
-        num_threads: of one network call, on a processor.
+        num_threads: of one network call, on a processor; of copies to a GPU.
+        precision: "auto" is bfloat16 for torch on a GPU that has it, else float32.
+        compiled: torch on a GPU has kernels compiled for the largest batches.
 
     Raises:
         ModelDirectoryError: the directory is not a whole, readable model.
-        SettingsError: the engine is not installed, or cannot use the device or run the model.
+        SettingsError: the engine is not installed, or cannot use the device, run the model, or do what was
+            asked of it.
     """
     if engine == "auto":
         engine = _best_engine(load_info(directory), device)
     if engine == "onnx":
+        _check_onnx(precision, compiled=compiled)
         return _load_onnx(directory, device, num_threads)
-    return _load_torch(directory, device, num_threads)
+    found = _torch_device(device)
+    from sdcom.engine.torch_loading import load_torch  # noqa: PLC0415 - optional, and heavy
+
+    return load_torch(
+        directory, device=found, num_threads=num_threads, precision=precision, compiled=compiled
+    )
+
+
+def load_untrained_paper(
+    *,
+    engine: EngineName = "auto",
+    device: DeviceName = "auto",
+    num_threads: int = 1,
+    precision: PrecisionName = "auto",
+    compiled: bool = False,
+    static: StaticArchitecture = "mobilenet_v2",
+    static_resolution: int = 224,
+) -> Backend:
+    """Return the paper's networks with random weights, for timing; torch makes them, whatever runs them.
+
+    Args:
+        engine: "auto" is ONNX Runtime on a processor, torch on a GPU, as for a model directory.
+        device: as for a model directory, and so are the next three.
+        num_threads: as there.
+        precision: as there.
+        compiled: as there.
+        static: the static network.
+        static_resolution: pixels of its input.
+
+    Raises:
+        SettingsError: torch, or the engine, is not installed or cannot do what was asked of it.
+    """
+    found = _torch_device("auto" if device == "tensorrt" else device)
+    from sdcom.engine.torch_loading import torch_engine, untrained_paper_model  # noqa: PLC0415
+
+    model = untrained_paper_model(static, static_resolution)
+    if engine == "auto":
+        engine = _best_engine(model.info, device)
+    if engine == "torch":
+        return torch_engine(
+            model, device=found, num_threads=num_threads, precision=precision, compiled=compiled
+        )
+    _check_onnx(precision, compiled=compiled)
+    from sdcom.engine.onnx_backend import OnnxBackend, best_device  # noqa: PLC0415 - optional, and heavy
+
+    weights = {name: tensor.numpy() for name, tensor in model.networks.state_dict().items()}
+    return OnnxBackend(
+        model.info, weights, num_threads=num_threads, device=best_device() if device == "auto" else device
+    )
 
 
 def _best_engine(info: ModelInfo, device: DeviceName) -> EngineName:
     if info.config.temporal_shift or not _has_onnx():
         return "torch"
     if device in {"cpu", "tensorrt"} or find_spec("torch") is None:
-        return "onnx"
-    from sdcom.engine.onnx_backend import best_device, is_built_for  # noqa: PLC0415 - optional, and heavy
-
-    if is_built_for("cuda") and best_device() == "cuda":
         return "onnx"
     if device == "auto" and not _may_have_gpu():
         return "onnx"
@@ -60,41 +119,40 @@ def _has_onnx() -> bool:
     return find_spec("onnxruntime") is not None and find_spec("onnx") is not None
 
 
-def _load_onnx(directory: Path, device: DeviceName, num_threads: int) -> Backend:
+def _check_onnx(precision: PrecisionName, *, compiled: bool) -> None:
+    """Refuse what the onnx engine cannot do.
+
+    Raises:
+        SettingsError: it is not installed, or more than float32 was asked of it.
+    """
     if not _has_onnx():
         raise SettingsError(
             "the onnx engine is not installed: pip install 'sdcom[cpu]', or 'sdcom[gpu]' in its place"
         )
+    if precision in HALVES or compiled:
+        raise SettingsError(
+            "the onnx engine computes in float32 and compiles nothing: other precisions and compiled kernels "
+            "(SDCOM_PRECISION, SDCOM_COMPILE) are the torch engine's, on a GPU"
+        )
+
+
+def _load_onnx(directory: Path, device: DeviceName, num_threads: int) -> Backend:
     from sdcom.engine.onnx_backend import OnnxBackend, best_device  # noqa: PLC0415 - optional, and heavy
 
     found = best_device() if device == "auto" else device
     return OnnxBackend.load(directory, num_threads=num_threads, device=found)
 
 
-def _load_torch(directory: Path, device: DeviceName, num_threads: int) -> Backend:
+def _torch_device(device: DeviceName) -> Literal["auto", "cpu", "cuda"]:
+    """Return a device of torch's.
+
+    Raises:
+        SettingsError: torch is not installed, or the device is not one of its.
+    """
     if find_spec("torch") is None:
         raise SettingsError(
             "the torch engine is not installed: `make setup` in a checkout, or pip install 'sdcom[train]'"
         )
-    import torch  # noqa: PLC0415 - optional, and heavy
-
-    from sdcom.engine.torch_backend import TorchBackend  # noqa: PLC0415
-    from sdcom.model import load_model  # noqa: PLC0415
-
-    if device == "tensorrt" or (device == "cuda" and not torch.cuda.is_available()):
-        raise SettingsError(f"the torch engine cannot compute on {device} here: cpu is always there")
-    found = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return TorchBackend(load_model(directory, found), num_threads=num_threads)
-
-
-def load_untrained_paper(*, num_threads: int) -> Backend:
-    """Return the paper's networks with random weights in ONNX Runtime, for timing.
-
-    Raises:
-        SettingsError: torch or ONNX Runtime is not installed.
-    """
-    if find_spec("torch") is None or not _has_onnx():
-        raise SettingsError("random networks need torch and ONNX Runtime: pip install 'sdcom[cpu,train]'")
-    from sdcom.engine.untrained import untrained_paper_backend  # noqa: PLC0415
-
-    return untrained_paper_backend(num_threads=num_threads)
+    if device == "tensorrt":
+        raise SettingsError("the torch engine cannot compute on tensorrt: cpu is always there")
+    return device

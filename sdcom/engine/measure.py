@@ -9,7 +9,7 @@ import numpy as np
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.backend import Parts, Picked, UInt8Array
 from sdcom.engine.costs import BatchCost, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.memory import ran_out_of_memory
@@ -25,7 +25,8 @@ def measure_costs(
 ) -> CostTable:
     """Time every stage and width at the smallest and the largest batch, and draw a line through both.
 
-    It warms up as it goes. A largest batch that does not fit into memory is halved until it does.
+    It warms up as it goes, every bucket between the two as well. A largest batch that does not fit into
+    memory is halved until it does.
 
     Args:
         backend: of the model; call from the thread that will call it later.
@@ -39,9 +40,12 @@ def measure_costs(
     lanes += [Lane(Stage.FILL, width) for width in config.widths if width > 0]
     costs = {}
     for lane in lanes:
-        time_batch = partial(_time_batch, _runs_of(backend, config, lane), num_repeats, clock)
+        runs_of = _runs_of(backend, config, lane)
+        time_batch = partial(_time_batch, runs_of, num_repeats, clock)
         small = sizes.padded(lane, 1)
         large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
+        for between in (size for size in limits.buckets if small < size < large):
+            runs_of(between)()
         small_s = time_batch(small) if small < large else large_s
         costs[lane.stage, lane.width] = _line(
             small * lane.num_frames, small_s, large * lane.num_frames, large_s
@@ -87,24 +91,22 @@ def _runs_of(backend: Parts, config: ModelConfig, lane: Lane) -> Callable[[int],
     def frames(size: int) -> UInt8Array:
         return np.zeros((size, crop, crop, 3), dtype=np.uint8)
 
+    def picked(size: int) -> Picked:
+        return Picked([(backend.hold(frames(size)), range(size))], size)
+
     def look(size: int) -> Callable[[], object]:
-        return partial(backend.look, frames(size))
+        return partial(backend.look_picked, picked(size))
 
     def decide(size: int) -> Callable[[], object]:
         embedding_E = backend.look(frames(1)).embeddings_NE[0]
         return partial(backend.decide, np.tile(embedding_E, (size, num_frames, 1)))
 
     def fill(size: int) -> Callable[[], object]:
-        return partial(backend.fill, frames(size), lane.width)
+        return partial(backend.fill_picked, picked(size), lane.width)
 
     def fuse(size: int) -> Callable[[], object]:
-        features_ND = backend.look(frames(1)).features_ND.repeat(size * num_frames, axis=0)
-        supplements_ND = np.zeros((len(features_ND), feature_channels(config.dynamic)), dtype=np.float32)
-
-        def run() -> object:
-            z_NF = backend.fuse(features_ND, supplements_ND)
-            return backend.classify(z_NF.reshape(size, num_frames, -1))
-
-        return run
+        features_BTD = np.tile(backend.look(frames(1)).features_ND[0], (size, num_frames, 1))
+        shape = (size, num_frames, feature_channels(config.dynamic))
+        return partial(backend.conclude, features_BTD, np.zeros(shape, dtype=np.float32))
 
     return {Stage.LOOK: look, Stage.DECIDE: decide, Stage.FILL: fill, Stage.FUSE: fuse}[lane.stage]

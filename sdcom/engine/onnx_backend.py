@@ -16,7 +16,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
-from sdcom.engine.backend import Float32Array, FrameByFrame, Int64Array, Looked, StreamFiller, UInt8Array
+from sdcom.engine.backend import (
+    Float32Array,
+    FrameByFrame,
+    Int64Array,
+    Looked,
+    StreamFiller,
+    UInt8Array,
+)
+from sdcom.engine.on_host import OnHost
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
@@ -56,7 +64,7 @@ def best_device() -> Device:
     return "cuda"
 
 
-class OnnxBackend:
+class OnnxBackend(OnHost):
     """Sessions of one model's parts.
 
     Args:
@@ -123,6 +131,11 @@ class OnnxBackend:
     def provider(self) -> Provider:
         """ONNX Runtime, and the device that every session was found to run on."""
         return self._provider
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """None: any size."""
+        return ()
 
     def prepare_thread(self) -> None:
         """Nothing: sessions bring their threads along."""

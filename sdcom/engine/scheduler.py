@@ -1,9 +1,9 @@
 """Continuous batching: the frames of every video in flight share batches, by stage and by width.
 
 `Scheduler.submit` takes a video and returns a future. Workers take the batches that the policy
-(`sdcom/engine/policy.py`) picks, gather them, have them computed on the one thread that calls the backend,
-and hand back what comes of them. A video is computed as the reference computes it, and its ledger says the
-same.
+(`sdcom/engine/policy.py`) picks, bring their frames to the backend, have them computed on the one thread
+that calls it, and hand back what comes of them. A video is computed as the reference computes it, and its
+ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
 culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
@@ -38,7 +38,7 @@ from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
 class Scheduler:
-    """A backend and the threads that keep it busy: one calls it, others gather for it and hand back.
+    """A backend and the threads that keep it busy: one calls it, others bring it frames and hand back.
 
     Args:
         backend: of the model; called from one thread.
@@ -47,8 +47,8 @@ class Scheduler:
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
         num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
-            2, one is gathered, and another handed back, while the backend computes a third: for a device
-            that would wait for Python.
+            2, one's frames are brought, and another handed back, while the backend computes a third: for a
+            device that would wait for Python.
         initializer: called first on the thread that calls the backend.
         on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 

@@ -16,6 +16,7 @@ from sdcom.engine.backend import (
     StreamFiller,
     UInt8Array,
 )
+from sdcom.engine.on_host import OnHost
 from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.models.temporal_shift import CarriedFrame, Earlier, earlier_rows
@@ -23,7 +24,7 @@ from sdcom.preprocess import normalize
 from sdcom.recognition import Provider
 
 
-class TorchBackend:
+class TorchBackend(OnHost):
     """A loaded model's own modules.
 
     Args:
@@ -45,6 +46,11 @@ class TorchBackend:
     def provider(self) -> Provider:
         """torch, and the device."""
         return Provider(f"torch-{self._device.type}", torch.__version__)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """None: any size."""
+        return ()
 
     def prepare_thread(self) -> None:
         """Set the number of OpenMP threads, which each calling thread has of its own."""

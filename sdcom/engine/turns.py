@@ -106,6 +106,7 @@ class Together:
             max_batch_frames=min(num_frames, MOST_AT_ONCE),
             max_batch_videos=min(num_videos, MOST_AT_ONCE),
             max_frames_in_flight=num_frames,
+            buckets=backend.buckets,
         )
         backend.prepare_thread()
         self._scheduler = Scheduler(

@@ -18,70 +18,49 @@ from sdcom.config import ClipConfig, DynamicArchitecture, ModelConfig, StaticArc
 from sdcom.engine.composition import compose_video
 from sdcom.engine.loading import load_backend
 from sdcom.engine.onnx_backend import OnnxBackend, best_device
-from sdcom.engine.onnx_graphs.backbones import resize_matrix
 from sdcom.engine.reference import compose
+from sdcom.engine.resizing import resize_matrix
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import ModelDirectoryError, SettingsError
 from sdcom.model import Model, save_model
 from sdcom.recognizer import bundled_model_dir
 from tests.conftest import REPOSITORY, TINY_CONFIG, lively_networks
+from tests.parity.networks import NETWORKS, assert_close, lively_model, network_config
 from tests.sdcom.conftest import patterned_frames
-
-NETWORKS: list[tuple[StaticArchitecture, DynamicArchitecture, bool, int, int]] = [
-    (
-        "mobilenet_v2",
-        "mobilenet_v2",
-        False,
-        64,
-        64,
-    ),  # static network, dynamic, SAME padding, crop, resolution
-    ("mobilenet_v2", "mobilenet_v2", True, 75, 33),
-    ("mobilenet_v4_conv_small", "resnet18", False, 64, 48),
-    ("mobilenet_v4_conv_small", "resnet34", True, 67, 40),
-    ("resnet50", "resnet50", False, 64, 32),
-    ("resnet50", "resnet50", True, 70, 35),
-]
 
 
 @pytest.mark.parametrize(("static", "dynamic", "same", "crop", "resolution"), NETWORKS)
 def test_every_part_at_every_width_is_the_same(
     static: StaticArchitecture, dynamic: DynamicArchitecture, same: bool, crop: int, resolution: int
 ) -> None:
-    config = ModelConfig(
-        **TINY_CONFIG.model_dump(exclude={"clip", "static", "dynamic", "same_padding", "static_resolution"}),
-        clip=ClipConfig(num_frames=4, short_side=crop, crop=crop),
-        static=static,
-        dynamic=dynamic,
-        same_padding=same,
-        static_resolution=resolution,
-    )
+    config = network_config(static, dynamic, same, crop, resolution)
     ours, theirs = _both(config)
     frames_THWC = patterned_frames(4, 1, crop)
     looked, expected = ours.look(frames_THWC), theirs.look(frames_THWC)
-    _assert_close(looked.features_ND, expected.features_ND)
-    _assert_close(looked.embeddings_NE, expected.embeddings_NE)
+    assert_close(looked.features_ND, expected.features_ND)
+    assert_close(looked.embeddings_NE, expected.embeddings_NE)
     filled = {}
     for width in config.widths[1:]:
         filled[width] = ours.fill(frames_THWC, width)
-        _assert_close(filled[width], theirs.fill(frames_THWC, width))
+        assert_close(filled[width], theirs.fill(frames_THWC, width))
         assert not filled[width][:, slim_channels(filled[width].shape[1], width, 8) :].any()
     fused_NF = ours.fuse(looked.features_ND, filled[0.5])
-    _assert_close(fused_NF, theirs.fuse(looked.features_ND, filled[0.5]))
+    assert_close(fused_NF, theirs.fuse(looked.features_ND, filled[0.5]))
     maxima_BTF = np.maximum.accumulate(fused_NF)[None]
-    _assert_close(ours.classify(maxima_BTF), theirs.classify(maxima_BTF))
-    _assert_close(ours.classify(maxima_BTF[:, 2:3], first=2), theirs.classify(maxima_BTF)[:, 2:3])
+    assert_close(ours.classify(maxima_BTF), theirs.classify(maxima_BTF))
+    assert_close(ours.classify(maxima_BTF[:, 2:3], first=2), theirs.classify(maxima_BTF)[:, 2:3])
 
 
 def test_the_gate_goes_on_from_a_state_and_decides_several_videos_at_once() -> None:
     ours, theirs = _both(TINY_CONFIG)
     embeddings_BTE = np.random.default_rng(0).normal(size=(3, 4, 16)).astype(np.float32)
     logits_BTK, state_BH = ours.decide(embeddings_BTE)
-    _assert_close(logits_BTK, theirs.decide(embeddings_BTE)[0])
+    assert_close(logits_BTK, theirs.decide(embeddings_BTE)[0])
     first_BTK, middle_BH = ours.decide(embeddings_BTE[:, :2])
     rest_BTK, last_BH = ours.decide(embeddings_BTE[:, 2:], middle_BH)
-    _assert_close(np.concatenate((first_BTK, rest_BTK), axis=1), logits_BTK)
-    _assert_close(last_BH, state_BH)
+    assert_close(np.concatenate((first_BTK, rest_BTK), axis=1), logits_BTK)
+    assert_close(last_BH, state_BH)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])
@@ -94,7 +73,7 @@ def test_whole_videos_get_the_same_widths_and_logits(tiny_model: Model, lam: flo
             expected = compose(tiny_model, frames_THWC, lambda logits: choose_widths(logits, macs_K, lam))
             assert composed.plan == expected.plan
             assert composed.ledger == expected.ledger
-            _assert_close(composed.logits_TL, expected.logits_TL)
+            assert_close(composed.logits_TL, expected.logits_TL)
 
 
 def test_streams_are_the_same_while_the_window_fills_and_slides(tiny_model: Model) -> None:
@@ -102,7 +81,7 @@ def test_streams_are_the_same_while_the_window_fills_and_slides(tiny_model: Mode
     for frame_HWC in patterned_frames(9, 3):
         step, expected = ours.push(frame_HWC), theirs.push(frame_HWC)
         assert (step.width, step.ledger) == (expected.width, expected.ledger)
-        _assert_close(step.logits_L, expected.logits_L)
+        assert_close(step.logits_L, expected.logits_L)
 
 
 @pytest.mark.parametrize(("size", "resolution"), [(224, 64), (224, 96), (75, 33), (64, 32), (32, 48)])
@@ -211,17 +190,10 @@ def test_training_without_torch_says_what_to_install() -> None:
 
 
 def _both(config: ModelConfig) -> tuple[OnnxBackend, TorchBackend]:
-    info = ModelInfo(name="both", version="0", config=config)
-    model = Model(info, lively_networks(config).requires_grad_(requires_grad=False))
+    model = lively_model(config)
     return _onnx_of(model), TorchBackend(model)
 
 
 def _onnx_of(model: Model) -> OnnxBackend:
     weights = {name: tensor.numpy() for name, tensor in model.networks.state_dict().items()}
     return OnnxBackend(model.info, weights)
-
-
-def _assert_close(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> None:
-    scale = np.abs(theirs).max()
-    assert scale > 1e-3, "zeros agree with everything"
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * scale)

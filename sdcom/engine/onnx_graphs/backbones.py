@@ -6,8 +6,6 @@ the tests hold the one against the other.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from sdcom.architecture import (
     INVERTED_RESIDUALS,
     MOBILENET_DIVISOR,
@@ -201,20 +199,3 @@ def _universal_inverted_bottleneck(
         inner = layers.relu(inner)
     inner, num_channels = conv_norm(inner, "pw_proj", hidden)
     return (layers.add(x, inner) if spec.has_shortcut else inner), num_channels
-
-
-def resize_matrix(size: int, resolution: int) -> Float32Array:
-    """Return the matrix [resolution, size] that resizes one axis, bilinear and antialiased as torch does.
-
-    A triangle as wide as the scale, centred on each output pixel, over the inputs that it covers.
-    """
-    scale = size / resolution
-    support = max(scale, 1.0)
-    matrix = np.zeros((resolution, size), dtype=np.float64)
-    for row in range(resolution):
-        center = scale * (row + 0.5)
-        first, last = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), size)
-        distance = np.abs(np.arange(first, last) - center + 0.5) / support
-        weights = np.clip(1 - distance, 0, None)
-        matrix[row, first:last] = weights / weights.sum()
-    return matrix.astype(np.float32)

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
 
-from sdcom.architecture import NORM_EPS
 from sdcom.checkpoint import Weights
+from sdcom.engine.folding import fold_norm
 from sdcom.errors import ModelDirectoryError
 
 Float32Array = npt.NDArray[np.float32]
@@ -48,8 +48,7 @@ class WeightReader:
         Narrow widths keep statistics of fewer channels, and share the first of the scales and biases.
         """
         mean, variance = self.read(f"{name}.running_mean{suffix}"), self.read(f"{name}.running_var{suffix}")
-        scale = self.read(f"{name}.weight")[: len(mean)] / np.sqrt(variance + np.float32(NORM_EPS))
-        return scale, self.read(f"{name}.bias")[: len(mean)] - mean * scale
+        return fold_norm(self.read(f"{name}.weight"), self.read(f"{name}.bias"), mean, variance)
 
 
 class Graph:

@@ -13,8 +13,9 @@ from onnx import TensorProto
 from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights
 from sdcom.config import ClipConfig, ModelConfig
-from sdcom.engine.onnx_graphs.backbones import backbone, resize_matrix
+from sdcom.engine.onnx_graphs.backbones import backbone
 from sdcom.engine.onnx_graphs.graph import Float32Array, Graph, WeightReader
+from sdcom.engine.resizing import resize_matrix
 
 
 def static_part(info: ModelInfo, weights: Weights) -> bytes:

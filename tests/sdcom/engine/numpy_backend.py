@@ -12,6 +12,7 @@ from sdcom.cost import model_macs
 from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
+from sdcom.engine.on_host import OnHost
 
 CONFIG = ModelConfig(
     clip=ClipConfig(num_frames=6, short_side=32, crop=32),
@@ -29,7 +30,7 @@ T = CONFIG.clip.num_frames
 _NUM_PIXELS = 48
 
 
-class NumpyBackend:
+class NumpyBackend(OnHost):
     """Linear maps of coarse pixels, a causal mean for the gate, one classifier a frame."""
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ def _pixels(frames_NHWC: UInt8Array) -> Float32Array:
     return np.asarray(coarse.reshape(num_frames, _NUM_PIXELS) / 64 - 2, dtype=np.float32)
 
 
-class Watched:
+class Watched(OnHost):
     """A backend that tells a function of every stage and its rows before it computes them.
 
     Args:
@@ -112,8 +113,11 @@ class Watched:
         return self._backend.fuse(features_ND, supplements_ND)
 
     def classify(self, maxima_BTF: Float32Array) -> Float32Array:
-        self._before(Stage.FUSE, maxima_BTF)
         return self._backend.classify(maxima_BTF)
+
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        self._before(Stage.FUSE, features_BTD)
+        return self._backend.conclude(features_BTD, supplements_BTD)
 
 
 class Turnstile:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sdcom.engine.loading import load_backend
+from sdcom.errors import InvalidParameterError, SettingsError
 from sdcom.recognizer import bundled_model_dir
 from service.bench.app import app
 from service.bench.load import Reply, percentile, summarize
 from service.bench.networks import _whole_counts, calibrated_mixes, planned_mixes, time_whole
 from service.bench.turns import medians_ms
+from tests.conftest import REPOSITORY
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.integers(1, 64))
@@ -101,7 +105,7 @@ def test_every_command_prints_a_table_and_saves_its_figures(tiny_model_dir: Path
         "parts": ["parts", *model],
         "engine": ["engine", *model],
         "request": ["request", sample, *model, "--budget", "0.5", "--confidence", "0.5"],
-        "saturation": ["saturation", *model, "--videos", "3"],
+        "saturation": ["saturation", *model, "--videos", "3", "--budget", "0.6"],
         "serve": ["serve", "--rate", "4", "--seconds", "1"],
     }
     for name, command in commands.items():
@@ -109,6 +113,51 @@ def test_every_command_prints_a_table_and_saves_its_figures(tiny_model_dir: Path
         done = CliRunner().invoke(app, [*command, "--output", str(output)])
         assert done.exit_code == 0, done.output
         assert json.loads(output.read_text())["rows"], name
+
+
+WITHOUT_DECODERS_AND_ONNX = """
+import sys
+from pathlib import Path
+for name in ("av", "decord", "onnx", "onnxruntime"):
+    sys.modules[name] = None  # as where it is not installed: importing it fails
+from service.bench.app import app
+from typer.testing import CliRunner
+model, output = sys.argv[1], Path(sys.argv[2])
+common = ["--model", model, "--engine", "torch", "--device", "cpu", "--repeats", "1"]
+commands = (["parts", "--batch", "8"], ["engine"], ["saturation", "--videos", "3"])
+for command in commands:
+    done = CliRunner().invoke(app, [*command, *common, "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert output.read_text()
+from sdcom.engine.loading import load_untrained_paper
+paper = load_untrained_paper(device="cpu", static="mobilenet_v4_conv_small", static_resolution=160)
+print(paper.provider.name, paper.info.config.static_resolution)
+"""
+
+
+def test_the_networks_alone_are_timed_without_decoders_and_without_onnx(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DECODERS_AND_ONNX, str(tiny_model_dir), str(tmp_path / "out.json")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["torch-cpu", "160"]
+
+
+def test_options_that_do_not_go_together_are_refused(tiny_model_dir: Path) -> None:
+    model = ["--model", str(tiny_model_dir)]
+    for command in (["--resolution", "160"], ["--batch", "3"]):
+        done = CliRunner().invoke(app, ["parts", *model, *command])
+        assert isinstance(done.exception, InvalidParameterError), command
+    for command in (["--engine", "onnx", "--precision", "bf16"], ["--engine", "torch", "--compile"]):
+        done = CliRunner().invoke(app, ["parts", *model, "--device", "cpu", *command])
+        assert isinstance(done.exception, SettingsError), command
 
 
 def test_the_scheduler_is_simulated_by_a_command() -> None:

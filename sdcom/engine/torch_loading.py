@@ -1,0 +1,114 @@
+"""From a model to what runs it in torch: plainly, or sliced and captured on a GPU."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sdcom.checkpoint import ModelInfo
+from sdcom.config import ModelConfig, StaticArchitecture
+from sdcom.engine.backend import Backend
+from sdcom.engine.dense_backend import DenseBackend, Precision
+from sdcom.engine.loading import HALVES, PrecisionName
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.errors import SettingsError
+from sdcom.model import Model, load_model
+from sdcom.models.composition import SDCOM
+
+NUM_CLASSES = 200  # of ActivityNet
+_BF16_CAPABILITY = (8, 0)  # of the first GPUs that multiply bfloat16
+
+
+def load_torch(
+    directory: Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    num_threads: int,
+    precision: PrecisionName,
+    compiled: bool,
+) -> Backend:
+    """Load a model directory; see `torch_engine`.
+
+    Raises:
+        ModelDirectoryError: the directory is not a whole, readable model.
+        SettingsError: as for `torch_engine`.
+    """
+    return torch_engine(
+        load_model(directory), device=device, num_threads=num_threads, precision=precision, compiled=compiled
+    )
+
+
+def torch_engine(
+    model: Model,
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    num_threads: int,
+    precision: PrecisionName,
+    compiled: bool,
+) -> Backend:
+    """Return what runs a model: on a GPU dense modules in CUDA graphs, else the networks themselves.
+
+    A model with temporal shift runs plainly on either: its frames read one another.
+
+    Args:
+        model: on the processor.
+        device: "auto" is a GPU where torch can use one.
+        num_threads: of a network call on a processor, of copies to a GPU.
+        precision: "auto" is bfloat16 where the GPU multiplies it, else float32.
+        compiled: have kernels compiled for the largest batches, on a GPU.
+
+    Raises:
+        SettingsError: there is no such device, or it cannot do what was asked of it.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise SettingsError("the torch engine cannot compute on cuda here: cpu is always there")
+    on_gpu = has_gpu and device != "cpu"
+    if not on_gpu or model.info.config.temporal_shift:
+        if precision in HALVES or compiled:
+            raise SettingsError(
+                "other precisions and compiled kernels are for models without temporal shift, on a GPU: "
+                f"{model.info.full_name} runs in float32 here (SDCOM_PRECISION, SDCOM_COMPILE)"
+            )
+        networks = model.networks.to("cuda" if on_gpu else "cpu")
+        return TorchBackend(Model(model.info, networks), num_threads=num_threads)
+    return DenseBackend(
+        model, device="cuda", precision=_precision(precision), compiled=compiled, num_threads=num_threads
+    )
+
+
+def _precision(named: PrecisionName) -> Precision:
+    """Return the precision for this GPU.
+
+    Raises:
+        SettingsError: it cannot multiply bfloat16.
+    """
+    able = torch.cuda.get_device_capability() >= _BF16_CAPABILITY
+    if named == "bf16" and not able:
+        raise SettingsError(
+            f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=fp16 or fp32"
+        )
+    if named == "auto":
+        return "bf16" if able else "fp32"
+    return named
+
+
+def untrained_paper_model(static: StaticArchitecture = "mobilenet_v2", static_resolution: int = 224) -> Model:
+    """Return the paper's networks with random weights: a slimmable ResNet-50, 16 frames at 224 px.
+
+    For timing: what a network costs does not depend on what it knows.
+
+    Args:
+        static: the static network; the paper's is a MobileNetV2.
+        static_resolution: pixels of its input.
+    """
+    config = ModelConfig(
+        labels=tuple(f"class {index}" for index in range(NUM_CLASSES)),
+        static=static,
+        static_resolution=static_resolution,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        networks = SDCOM(config)
+    networks.eval().requires_grad_(requires_grad=False)
+    return Model(ModelInfo(name="paper-untrained", version="0", config=config), networks)

@@ -1,0 +1,147 @@
+"""Sliced once and folded, the networks say what plain torch says: every part, architecture and width."""
+
+import numpy as np
+import pytest
+
+from sdcom.architecture import slim_channels
+from sdcom.budget import choose_widths
+from sdcom.config import DynamicArchitecture, StaticArchitecture
+from sdcom.engine.backend import Picked
+from sdcom.engine.composition import compose_video
+from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
+from sdcom.engine.reference import compose
+from sdcom.engine.stream import CausalStream
+from sdcom.engine.torch_backend import TorchBackend
+from sdcom.engine.turns import Together
+from sdcom.model import Model
+from tests.conftest import TINY_CONFIG
+from tests.parity.networks import NETWORKS, assert_close, lively_model, network_config
+from tests.sdcom.conftest import always, patterned_frames
+
+
+def dense_of(model: Model) -> DenseBackend:
+    return DenseBackend(model, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_model: Model) -> DenseBackend:
+    return dense_of(tiny_model)
+
+
+@pytest.mark.parametrize(("static", "dynamic", "same", "crop", "resolution"), NETWORKS)
+def test_every_part_at_every_width_is_the_same(
+    static: StaticArchitecture, dynamic: DynamicArchitecture, same: bool, crop: int, resolution: int
+) -> None:
+    model = lively_model(network_config(static, dynamic, same, crop, resolution))
+    ours, theirs = dense_of(model), TorchBackend(model)
+    frames_THWC = patterned_frames(4, 1, crop)
+    looked, expected = ours.look(frames_THWC), theirs.look(frames_THWC)
+    assert_close(looked.features_ND, expected.features_ND)
+    assert_close(looked.embeddings_NE, expected.embeddings_NE)
+    filled = {}
+    for width in model.info.config.widths[1:]:
+        filled[width] = ours.fill(frames_THWC, width)
+        assert_close(filled[width], theirs.fill(frames_THWC, width))
+        assert not filled[width][:, slim_channels(filled[width].shape[1], width, 8) :].any()
+    fused_NF = ours.fuse(looked.features_ND, filled[0.5])
+    assert_close(fused_NF, theirs.fuse(looked.features_ND, filled[0.5]))
+    maxima_BTF = np.maximum.accumulate(fused_NF)[None]
+    assert_close(ours.classify(maxima_BTF), theirs.classify(maxima_BTF))
+    assert_close(ours.classify(maxima_BTF[:, 2:3], first=2), theirs.classify(maxima_BTF)[:, 2:3])
+
+
+@pytest.mark.parametrize("num_frames", [4, 3])
+def test_videos_are_concluded_in_one_call_as_they_are_step_by_step(
+    dense: DenseBackend, tiny_model: Model, num_frames: int
+) -> None:
+    random = np.random.default_rng(0)
+    both = [random.normal(size=(3, num_frames, 1280)).astype(np.float32) for _ in range(2)]
+    logits_BTL = dense.conclude(*both)
+    assert logits_BTL.shape == (3, num_frames, 3)
+    assert_close(logits_BTL, TorchBackend(tiny_model).conclude(*both))
+
+
+def test_the_gate_goes_on_from_a_state_and_decides_several_videos_at_once(
+    dense: DenseBackend, tiny_model: Model
+) -> None:
+    embeddings_BTE = np.random.default_rng(0).normal(size=(3, 4, 16)).astype(np.float32)
+    logits_BTK, state_BH = dense.decide(embeddings_BTE)
+    assert_close(logits_BTK, TorchBackend(tiny_model).decide(embeddings_BTE)[0])
+    first_BTK, middle_BH = dense.decide(embeddings_BTE[:, :2])
+    rest_BTK, last_BH = dense.decide(embeddings_BTE[:, 2:], middle_BH)
+    assert_close(np.concatenate((first_BTK, rest_BTK), axis=1), logits_BTK)
+    assert_close(last_BH, state_BH)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, BUCKETS[-1], BUCKETS[-1] + 5])
+def test_a_batch_of_any_size_is_its_frames_whatever_it_is_padded_to_or_cut_into(
+    dense: DenseBackend, tiny_model: Model, num_frames: int
+) -> None:
+    frames_NHWC = patterned_frames(num_frames, 2)
+    filled_ND = dense.fill(frames_NHWC, 0.25)
+    assert filled_ND.shape == (num_frames, 1280)
+    assert_close(filled_ND, TorchBackend(tiny_model).fill(frames_NHWC, 0.25))
+
+
+def test_frames_of_several_videos_are_picked_where_they_are_held(dense: DenseBackend) -> None:
+    clips = [patterned_frames(4, seed) for seed in range(3)]
+    held = [dense.hold(clip) for clip in clips]
+    picked = Picked([(held[2], (0, 3)), (held[0], (1,))], size=4)
+    frames_NHWC = np.stack([clips[2][0], clips[2][3], clips[0][1], clips[2][0]])
+    np.testing.assert_array_equal(dense.fill_picked(picked, 0.5), dense.fill(frames_NHWC, 0.5))
+    looked, expected = dense.look_picked(picked), dense.look(frames_NHWC)
+    np.testing.assert_array_equal(looked.features_ND, expected.features_ND)
+    np.testing.assert_array_equal(looked.embeddings_NE, expected.embeddings_NE)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])
+def test_whole_videos_get_the_same_widths_and_logits(
+    dense: DenseBackend, tiny_model: Model, lam: float
+) -> None:
+    macs_K = tiny_model.info.macs.dynamic_by_choice
+    for seed in range(4):
+        frames_THWC = patterned_frames(4, seed)
+        composed = compose_video(dense, frames_THWC, lambda logits: choose_widths(logits, macs_K, lam))
+        expected = compose(tiny_model, frames_THWC, lambda logits: choose_widths(logits, macs_K, lam))
+        assert composed.plan == expected.plan
+        assert composed.ledger == expected.ledger
+        assert_close(composed.logits_TL, expected.logits_TL)
+
+
+def test_streams_are_the_same_while_the_window_fills_and_slides(
+    dense: DenseBackend, tiny_model: Model
+) -> None:
+    ours, theirs = (CausalStream(each, 0.5) for each in (dense, TorchBackend(tiny_model)))
+    for frame_HWC in patterned_frames(9, 3):
+        step, expected = ours.push(frame_HWC), theirs.push(frame_HWC)
+        assert (step.width, step.ledger) == (expected.width, expected.ledger)
+        assert_close(step.logits_L, expected.logits_L)
+
+
+def test_the_scheduler_takes_the_backends_sizes_of_batches_and_counts_their_padding(
+    dense: DenseBackend, tiny_model: Model
+) -> None:
+    turns = Together(dense, num_videos=3)
+    answer = turns.compose(patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4]), None)
+    assert turns.lost_macs == 0, "4 frames, 1 video and 1 frame are sizes that there are"
+    three = always(tiny_model, [0, 1, 1, 1])
+    assert turns.compose(patterned_frames(4, 0), three, None).ledger.width_counts[0.25] == 3
+    assert turns.lost_macs == tiny_model.info.macs.dynamic[0.25]
+    turns.close()
+    expected = compose(tiny_model, patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4]))
+    assert_close(answer.logits_TL, expected.logits_TL)
+
+
+@pytest.mark.parametrize(("precision", "likeness"), [("bf16", 0.95), ("fp16", 0.9995)])
+def test_in_two_bytes_features_are_much_the_same_and_the_gate_stays_float32(
+    tiny_model: Model, precision: Precision, likeness: float
+) -> None:
+    rough = DenseBackend(tiny_model, device="cpu", precision=precision)
+    exact, frames_THWC = TorchBackend(tiny_model), patterned_frames(4, 1)
+    for width in TINY_CONFIG.widths[1:]:
+        filled_ND = rough.fill(frames_THWC, width)
+        assert filled_ND.dtype == np.float32
+        assert np.corrcoef(filled_ND.ravel(), exact.fill(frames_THWC, width).ravel())[0, 1] > likeness
+    embeddings_BTE = exact.look(frames_THWC).embeddings_NE[None]
+    assert_close(rough.decide(embeddings_BTE)[0], exact.decide(embeddings_BTE)[0])
+    assert rough.provider.name == f"torch-cpu-{precision}"
