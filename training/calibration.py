@@ -50,6 +50,34 @@ def calibrated(model: Model, evidence: Evidence, *, on: str) -> ModelInfo:
     )
 
 
+def calibrated_as(model: Model, evidence: Evidence, first: ModelInfo) -> ModelInfo:
+    """Return a model's record with its own costs, and the accuracy that another one had at those costs.
+
+    For a policy that was trained again on the very clips that the first one was calibrated on: its accuracy
+    on them would tell nothing.
+
+    Args:
+        model: in inference mode.
+        evidence: of clips whose labels need not be unknown to it.
+        first: record of the model that was calibrated on clips that it had not seen.
+    """
+    by_share = sorted(first.calibration, key=lambda point: point.share)
+    shares, top1 = [point.share for point in by_share], [point.top1 for point in by_share]
+    points = tuple(
+        point.model_copy(update={"top1": float(np.interp(point.share, shares, top1))})
+        for point in calibrate(model.networks, evidence)
+    )
+    told = {name: first.provenance[name] for name in ("num_calibration_clips", "calibrated_on")}
+    return model.info.model_copy(
+        update={
+            "default_budget": first.default_budget,
+            "calibration": points,
+            "exits": first.exits,
+            "provenance": {**model.info.provenance, **told, "refit": "on all clips, after calibration"},
+        }
+    )
+
+
 def calibrate(
     networks: SDCOM, evidence: Evidence, prices: Sequence[float] = PRICES
 ) -> tuple[CalibrationPoint, ...]:

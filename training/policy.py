@@ -4,7 +4,7 @@ Shapes: B videos, T frames in feeding order, N = B * T frames, D features, K wid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic
 
 import torch
@@ -39,30 +39,53 @@ from training.optimize import Part, Precision, body_and_classifier, mixed_precis
 from training.recipes import MetaRecipe, PolicyRecipe
 from training.views import NewViews, PolicyBatch, RememberedViews, Views, every_width
 
-__all__ = ["PolicyStage", "every_width", "frame_losses", "train_policy"]
+__all__ = ["Course", "PolicyStage", "every_width", "frame_losses", "train_policy"]
 
 _META_STAGE = 100
 """Added to the stage's number in the keys of meta batches, which are drawn apart from the others."""
 
 
-def train_policy(networks: SDCOM, *, batches: Batches, recipe: PolicyRecipe, loop: LoopOptions) -> None:
-    """Train the policy in place; the dynamic network stays as it is.
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One stage of learning a policy.
+
+    Attributes:
+        name: of the stage, in records and checkpoints.
+        recipe: its.
+        batches: to learn from; of one data set in all courses.
+    """
+
+    name: str
+    recipe: PolicyRecipe
+    batches: Batches
+
+
+def train_policy(networks: SDCOM, courses: Sequence[Course], loop: LoopOptions) -> None:
+    """Train the policy in place, in one course or several; the dynamic network stays as it is.
 
     Args:
         networks: on the batches' device.
-        batches: to learn from.
-        recipe: this stage's.
+        courses: in their order; the first one's views of the clips are those of all.
         loop: who is told, and where the state is kept.
     """
     networks.dynamic.requires_grad_(requires_grad=False).eval()
-    precision = recipe.optimization.precision
-    if recipe.num_views:
-        remembered = RememberedViews(networks, recipe.num_views, precision, recipe.highest_price)
-        fit(PolicyStage(networks, remembered, batches, recipe), recipe.optimization, loop)
+    first = courses[0]
+    num_views, precision = first.recipe.num_views, first.recipe.optimization.precision
+    if num_views:
+        _train_on(RememberedViews(networks, first.batches, num_views, precision), networks, courses, loop)
     else:
-        new = NewViews(networks, precision, recipe.highest_price)
-        fit(PolicyStage(networks, new, batches, recipe), recipe.optimization, loop)
+        _train_on(NewViews(networks, precision), networks, courses, loop)
     networks.eval()
+
+
+def _train_on(views: Views[BatchT], networks: SDCOM, courses: Sequence[Course], loop: LoopOptions) -> None:
+    """Train in every course but those that a resumed run has behind it."""
+    position = None if loop.checkpoints is None else loop.checkpoints.position()
+    names = [course.name for course in courses]
+    ended = names.index(position.stage) if position is not None and position.stage in names else 0
+    for course in courses[ended:]:
+        stage = PolicyStage(networks, views, course.batches, course.recipe, name=course.name)
+        fit(stage, course.recipe.optimization, loop)
 
 
 class PolicyStage(Generic[BatchT]):
@@ -73,14 +96,23 @@ class PolicyStage(Generic[BatchT]):
         views: where its batches come from.
         batches: to learn from.
         recipe: this stage's.
+        name: in records and checkpoints.
 
     Attributes:
+        name: that.
         batches: those.
     """
 
-    name = "policy"
-
-    def __init__(self, networks: SDCOM, views: Views[BatchT], batches: Batches, recipe: PolicyRecipe) -> None:
+    def __init__(
+        self,
+        networks: SDCOM,
+        views: Views[BatchT],
+        batches: Batches,
+        recipe: PolicyRecipe,
+        *,
+        name: str = "policy",
+    ) -> None:
+        self.name = name
         self.batches = batches
         self._networks = networks
         self._views = views
@@ -117,6 +149,7 @@ class PolicyStage(Generic[BatchT]):
         ]
         for module, training in modes:
             module.train(training)
+        self._networks.fusion.norm.train(self._recipe.fusion_multiplier > 0)
 
     def draw(self, epoch: int, start_step: int) -> Iterator[BatchT]:
         """Yield the epoch's batches from a step on."""
@@ -128,14 +161,16 @@ class PolicyStage(Generic[BatchT]):
 
     def split(self, batch: BatchT, num_parts: int, epoch: int) -> Sequence[PolicyBatch]:
         """Return equal parts of a batch, with what frozen networks say of each."""
-        return self._views.split(self.batches, epoch, batch, num_parts)
+        return self._views.split(self.batches, epoch, batch, num_parts, self._recipe.highest_price)
 
     def before_step(self, micro_batches: Sequence[PolicyBatch], optimizer: Optimizer, epoch: int) -> None:
         """Let the meta network learn, where there is one, from where its weights would lead."""
         if self._weighting is None:
             return
         meta_batch = next(self._meta_batches)
-        meta_parts = self._views.split(self._weighting.batches, epoch, meta_batch, len(micro_batches))
+        meta_parts = self._views.split(
+            self._weighting.batches, epoch, meta_batch, len(micro_batches), self._recipe.highest_price
+        )
         share = self._weighting.share(epoch)
         if share < 1:  # else its weights have no say yet
             parameters, rates = trained_parameters(self._networks, optimizer)

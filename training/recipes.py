@@ -203,12 +203,15 @@ class Recipe:
         supernet: stage 1.
         static: the static network learns its small input before stage 2; None leaves it out.
         policy: stage 2.
+        gate: after it, the gate alone learns to choose at every price, while all else is frozen; None leaves
+            it out.
         validation_share: of the training groups, held out to calibrate on.
         seed: of everything random.
 
     Raises:
         ValueError: views are to be remembered of a model with temporal shift, where what a frame says
-            depends on the widths drawn for the others.
+            depends on the widths drawn for the others; or more than the gate would learn in the gate's own
+            stage, or from other views than the policy's.
     """
 
     name: str
@@ -218,12 +221,28 @@ class Recipe:
     policy: PolicyRecipe
     distillation: SupernetRecipe | None = None
     static: StaticRecipe | None = None
+    gate: PolicyRecipe | None = None
     validation_share: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.model.temporal_shift and self.policy.num_views:
             raise ValueError("views of a model with temporal shift cannot be remembered: num_views=0")
+        if self.gate is not None:
+            self._check_gate(self.gate)
+
+    def _check_gate(self, gate: PolicyRecipe) -> None:
+        multipliers = {
+            name: getattr(gate, name)
+            for name in ("static_multiplier", "classifier_multiplier", "fusion_multiplier")
+        }
+        if learning := {name: value for name, value in multipliers.items() if value}:
+            raise ValueError(f"nothing but the gate learns in its own stage: {learning} must be 0")
+        if gate.num_views != self.policy.num_views:
+            raise ValueError(
+                f"the gate's stage sees the policy's views: gate.num_views={gate.num_views} must be "
+                f"policy.num_views={self.policy.num_views}"
+            )
 
     @property
     def stages(self) -> dict[str, SupernetRecipe | StaticRecipe | PolicyRecipe]:
@@ -233,23 +252,24 @@ class Recipe:
             "supernet": self.supernet,
             "static": self.static,
             "policy": self.policy,
+            "gate": self.gate,
         }
         return {name: stage for name, stage in named.items() if stage is not None}
 
 
 def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
-    """MobileNetV2 twice: at 64 pixels as the static network, slimmable at 224 as the dynamic one.
+    """MobileNetV2 twice: at 32 pixels as the static network, slimmable at 224 as the dynamic one.
 
-    For small data, from ImageNet weights: every width first learns the pretrained features without labels,
-    which then come in at a thirtieth of the rate; the static network learns to see at 64 pixels what it saw
-    at 224. docs/experiments.md tells what each of these brings, what else was tried, and why the efficiency
-    and diversity terms weigh less here than in the method.
+    For small data, from ImageNet weights: every width learns the pretrained features without labels, and so
+    does the static network at 32 pixels, where it costs a fiftieth of a full-width frame; labels teach the
+    classifiers, the fusion head and the gate alone. docs/experiments.md tells what each of these brings, what
+    else was tried, and why the efficiency and diversity terms weigh less here than in the method.
     """
     model = ModelConfig(
-        clip=ClipConfig(num_frames=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        clip=ClipConfig(num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         labels=tuple(labels),
         static="mobilenet_v2",
-        static_resolution=64,
+        static_resolution=32,
         dynamic="mobilenet_v2",
         same_padding=True,
         gate_features=256,
@@ -258,45 +278,48 @@ def jhmdb_mini(labels: Sequence[str], *, seed: int = 0) -> Recipe:
         dropout=0.5,
     )
     thorough = Optimization(
-        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, epochs=14, warmup_epochs=2, milestones=()
+        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, epochs=24, warmup_epochs=2, milestones=()
     )
-    distillation = SupernetRecipe(
-        optimization=thorough,
-        num_frames=3,
-        ema_decay=0.98,
-        pseudo_width=False,
-        anchor_weight=1.0,
-        full_width_anchor=3.0,
+    policy = PolicyRecipe(
+        optimization=replace(thorough, learning_rate=3e-4, epochs=10),
+        static_multiplier=0.0,
+        classifier_multiplier=10.0,
+        gate_multiplier=1.0,
+        fusion_multiplier=3.0,
+        efficiency_weight=0.05,
+        diversity_weight=0.1,
+        meta=MetaRecipe(efficiency_scale=0.05),
         frozen_statistics=True,
-        sort_channels=True,
-        label_weight=0.0,
-        classifier_multiplier=0.0,
+        label_smoothing=0.1,
+        num_views=5,
     )
     return Recipe(
         name="sdcom-jhmdb-mini",
         model=model,
         augmentation=Augmentation(flip=True, brightness=0.2, contrast=0.2, time_order_share=0.5),
-        distillation=distillation,
-        supernet=replace(
-            distillation,
-            optimization=replace(thorough, learning_rate=3e-5, epochs=10),
-            anchor_weight=0.5,
-            full_width_anchor=1.0,
-            label_weight=1.0,
-            classifier_multiplier=30.0,
-        ),
-        static=StaticRecipe(optimization=replace(thorough, epochs=8), num_frames=3),
-        policy=PolicyRecipe(
-            optimization=replace(thorough, learning_rate=3e-4, epochs=10),
-            static_multiplier=0.0,
-            classifier_multiplier=10.0,
-            gate_multiplier=1.0,
-            fusion_multiplier=3.0,
-            efficiency_weight=0.05,
-            diversity_weight=0.1,
+        supernet=SupernetRecipe(
+            optimization=thorough,
+            num_frames=3,
+            ema_decay=0.98,
+            pseudo_width=False,
+            anchor_weight=1.0,
+            full_width_anchor=3.0,
             frozen_statistics=True,
-            label_smoothing=0.1,
-            num_views=5,
+            sort_channels=True,
+            label_weight=0.0,
+        ),
+        static=StaticRecipe(optimization=replace(thorough, epochs=12), num_frames=3),
+        policy=policy,
+        gate=replace(
+            policy,
+            optimization=replace(thorough, epochs=20, warmup_epochs=0),
+            classifier_multiplier=0.0,
+            fusion_multiplier=0.0,
+            weighting="fixed",
+            efficiency_weight=0.02,
+            highest_price=10.0,
+            price_growth=0.3,
+            diversity_weight=0.0,
         ),
         seed=seed,
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdcom.checkpoint import ModelInfo
+from sdcom.checkpoint import ModelInfo, load_info
 from sdcom.errors import InvalidParameterError
 from sdcom.model import Model, save_model
 from sdcom.models.composition import SDCOM
 from training.batches import Batches, SeveralLabels
-from training.calibration import HELD_OUT_GROUPS, TRAINING_CLIPS, calibrated
+from training.calibration import HELD_OUT_GROUPS, TRAINING_CLIPS, calibrated, calibrated_as
 from training.checkpoints import Checkpoints, Identity, digest, digest_of_clips
 from training.data import Clip, DataError, hold_out_groups
 from training.data.clips import mirrored_labels
@@ -26,7 +26,7 @@ from training.recipes import Recipe
 from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
 from training.room import check_room
 from training.run_directory import claim, kept_network, recipe_document, resumption, sha256_of
-from training.stages import SUPERNET, train_stages
+from training.stages import STATIC, SUPERNET, train_stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class RunOptions:
         device: where to train.
         start: ImageNet weights; None starts from random ones.
         from_supernet: a run's directory, whose stage 1 is taken instead of training one.
+        refit: directory of a finished run of this recipe and these clips, whose policy is trained again on
+            all of them, those that it held out too; its networks are taken, and its calibration.
         resume: continue the run that the directory holds, if it holds one.
         several_labels: what clips of several labels are targets of.
         stream: read the frames that are wanted each time, instead of holding all of every clip in memory.
@@ -51,6 +53,7 @@ class RunOptions:
     device: torch.device
     start: Start | None = None
     from_supernet: Path | None = None
+    refit: Path | None = None
     resume: bool = False
     several_labels: SeveralLabels = "draw"
     stream: bool = False
@@ -100,7 +103,7 @@ def prepare(
         CheckpointError: the disk has no room, or a checkpoint cannot be read.
         ModelDirectoryError: weights to start from cannot be read.
     """
-    kept, held_out = _divided(recipe, clips, synthetic)
+    kept, held_out = _divided(recipe, clips, synthetic, refit=options.refit is not None)
     if is_main():
         check_room(recipe, directory)
     else:
@@ -154,7 +157,7 @@ class PreparedRun:
             self.recipe,
             self.directory,
             batches=self.batches,
-            from_supernet=self.options.from_supernet,
+            taken=_taken(self.recipe, self.options),
             loop=self.loop,
         )
         if not is_main():
@@ -176,24 +179,31 @@ class PreparedRun:
                 **_provenance(recipe, self.options.start),
             },
         )
-        return calibrated(
-            Model(info, self.networks),
-            gather_evidence(self.networks, validation, tracked("calibrating")),
-            on=HELD_OUT_GROUPS if self.held_out else TRAINING_CLIPS,
-        )
+        model = Model(info, self.networks)
+        evidence = gather_evidence(self.networks, validation, tracked("calibrating"))
+        if self.options.refit is not None:
+            return calibrated_as(model, evidence, load_info(self.options.refit))
+        return calibrated(model, evidence, on=HELD_OUT_GROUPS if self.held_out else TRAINING_CLIPS)
+
+
+def _taken(recipe: Recipe, options: RunOptions) -> dict[str, Path]:
+    """Return the runs that stages are taken from, by the stages' names."""
+    if options.refit is not None:
+        return {SUPERNET: options.refit, **({} if recipe.static is None else {STATIC: options.refit})}
+    return {} if options.from_supernet is None else {SUPERNET: options.from_supernet}
 
 
 def _divided(
-    recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip]
+    recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip], *, refit: bool
 ) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Return clips to train on and clips held out.
+    """Return clips to train on and clips held out, which a refit trains on too.
 
     Raises:
         DataError: too few are left for a batch.
         InvalidParameterError: a batch cannot be divided among the processes.
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
-    kept = (*kept, *synthetic)
+    kept = (*kept, *(held_out if refit else ()), *synthetic)
     for name, stage in recipe.stages.items():
         batch_size = stage.optimization.batch_size
         if len(kept) < batch_size:
@@ -223,9 +233,8 @@ def _claimed(
             name: file and sha256_of(file)
             for name, file in (("static", start.static_weights), ("dynamic", start.dynamic_weights))
         },
-        "from_supernet": None
-        if options.from_supernet is None
-        else sha256_of(kept_network(options.from_supernet, SUPERNET)),
+        "taken": {name: sha256_of(kept_network(run, name)) for name, run in _taken(recipe, options).items()},
+        "refit": options.refit is not None,
         "several_labels": options.several_labels,
         "data": {"num_training_clips": len(clips), "sha256": digest_of_clips(clips)},
     }

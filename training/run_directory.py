@@ -101,6 +101,8 @@ def resumption(directory: Path, position: Position | None, recipe: Recipe) -> st
     if position is None and not ended:
         return f"there is nothing to resume in {directory}: training begins"
     stage = stages[stages.index(ended[-1]) + 1] if ended else stages[0]
+    if position is not None and stages.index(position.stage) > stages.index(stage):
+        stage = position.stage  # stages of the policy leave no network of their own
     if position is None or position.stage != stage:
         return f"{directory} is resumed at the beginning of its stage {stage}"
     num_epochs = recipe.stages[stage].optimization.epochs

@@ -1,6 +1,6 @@
 """The stages of a run, in their order; each is kept in the run's directory when it has ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sdcom.models.slimmable import Backbone
 from training.batches import Batches
 from training.distributed import is_main
 from training.loop import LoopOptions
-from training.policy import train_policy
+from training.policy import Course, train_policy
 from training.recipes import Optimization, Recipe, StaticRecipe, SupernetRecipe
 from training.run_directory import load_network, network_file, save_network
 from training.static import train_static
@@ -24,7 +24,8 @@ DISTILLATION = "distillation"
 SUPERNET = "supernet"
 STATIC = "static"
 POLICY = "policy"
-_NUMBERS = {SUPERNET: 1, POLICY: 2, DISTILLATION: 3, STATIC: 4}
+GATE = "gate"
+_NUMBERS = {SUPERNET: 1, POLICY: 2, DISTILLATION: 3, STATIC: 4, GATE: 5}
 """Of stages, in the keys of what is drawn at random."""
 
 
@@ -34,7 +35,7 @@ def train_stages(
     directory: Path,
     *,
     batches: Batches,
-    from_supernet: Path | None,
+    taken: Mapping[str, Path],
     loop: LoopOptions,
 ) -> None:
     """Train every stage of a recipe in place, leaving out what the directory shows to be done.
@@ -44,7 +45,8 @@ def train_stages(
         recipe: of all stages.
         directory: of the run.
         batches: of the training clips, of no stage yet.
-        from_supernet: a run's directory, whose stage 1 is taken instead of training one.
+        taken: by the names of stages, the directories of runs that they are taken from instead of being
+            trained.
         loop: who is told, and where the state is kept.
 
     Raises:
@@ -54,8 +56,8 @@ def train_stages(
         DataError: a clip cannot be read.
         InvalidParameterError: a teacher does not fit the recipe.
     """
-    stages = _Stages(networks, recipe, directory, batches, loop)
-    networks.dynamic = stages.kept(SUPERNET, networks.dynamic, lambda: stages.stage_1(from_supernet))
+    stages = _Stages(networks, recipe, directory, batches, loop, taken)
+    networks.dynamic = stages.kept(SUPERNET, networks.dynamic, stages.stage_1)
     if (static := recipe.static) is not None:
         networks.static = stages.kept(STATIC, networks.static, lambda: stages.static(static))
     stages.policy()
@@ -70,6 +72,7 @@ class _Stages:
     directory: Path
     batches: Batches
     loop: LoopOptions
+    taken: Mapping[str, Path]
 
     def kept(self, name: str, network: Backbone, learn: Callable[[], Backbone]) -> Backbone:
         """Return a network as a stage left it: in the directory, or by learning now, which is then kept."""
@@ -77,16 +80,17 @@ class _Stages:
         if network_file(self.directory, name).is_file():
             load_network(self.directory, name, network, model)
             return network
-        learned = learn()
+        if name in self.taken:
+            load_network(self.taken[name], name, network, model)
+            learned = network
+        else:
+            learned = learn()
         if is_main():
             save_network(self.directory, name, learned, model)
         return learned
 
-    def stage_1(self, from_supernet: Path | None) -> Backbone:
+    def stage_1(self) -> Backbone:
         dynamic = self.networks.dynamic
-        if from_supernet is not None:
-            load_network(from_supernet, SUPERNET, dynamic, self.recipe.model)
-            return dynamic
         if (distillation := self.recipe.distillation) is not None:
             dynamic = self.kept(
                 DISTILLATION, dynamic, lambda: self._supernet(DISTILLATION, distillation, dynamic)
@@ -110,9 +114,13 @@ class _Stages:
         return self.networks.static
 
     def policy(self) -> None:
-        recipe = self.recipe.policy
-        batches = self._batches(POLICY, recipe.optimization)
-        train_policy(self.networks, batches=batches, recipe=recipe, loop=self.loop)
+        recipes = {POLICY: self.recipe.policy, GATE: self.recipe.gate}
+        courses = [
+            Course(name, recipe, self._batches(name, recipe.optimization))
+            for name, recipe in recipes.items()
+            if recipe is not None
+        ]
+        train_policy(self.networks, courses, self.loop)
 
     def _batches(self, name: str, optimization: Optimization) -> Batches:
         return replace(self.batches, batch_size=optimization.batch_size, stage=_NUMBERS[name])

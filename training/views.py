@@ -19,6 +19,9 @@ from training.draws import drawn_prices, gumbel_noise
 from training.loop import BatchT
 from training.optimize import Precision, mixed_precision
 
+_CLIPS_AT_ONCE = {"cpu": 1, "cuda": 8}
+"""Whose views networks see in one call."""
+
 
 class PolicyBatch(NamedTuple):
     """What the policy learns from.
@@ -57,8 +60,10 @@ class Views(Protocol[BatchT]):
     ) -> Iterator[BatchT]:
         """Yield a batch of given clips for each step from `start_step` on."""
 
-    def split(self, batches: Batches, epoch: int, batch: BatchT, num_parts: int) -> list[PolicyBatch]:
-        """Return equal parts of a batch, with what frozen networks say of each."""
+    def split(
+        self, batches: Batches, epoch: int, batch: BatchT, num_parts: int, highest_price: float
+    ) -> list[PolicyBatch]:
+        """Return equal parts of a batch, with what frozen networks say of each, and prices to learn at."""
 
 
 class NewViews:
@@ -67,13 +72,11 @@ class NewViews:
     Args:
         networks: the dynamic network stays as it is.
         precision: of the networks, on CUDA.
-        highest_price: that widths are drawn at.
     """
 
-    def __init__(self, networks: SDCOM, precision: Precision, highest_price: float = 0.0) -> None:
+    def __init__(self, networks: SDCOM, precision: Precision) -> None:
         self._networks = networks
         self._precision = precision
-        self._highest_price = highest_price
 
     def draw(
         self, batches: Batches, epoch: int, start_step: int, chosen_SB: Sequence[Sequence[int]]
@@ -81,10 +84,12 @@ class NewViews:
         """Yield a batch of given clips for each step from `start_step` on."""
         return batches.drawn(epoch, start_step, chosen_SB)
 
-    def split(self, batches: Batches, epoch: int, batch: Batch, num_parts: int) -> list[PolicyBatch]:
+    def split(
+        self, batches: Batches, epoch: int, batch: Batch, num_parts: int, highest_price: float
+    ) -> list[PolicyBatch]:
         """Return equal parts of a batch, with what the dynamic network says of each at every width."""
         noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
-        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, self._highest_price)
+        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, highest_price)
         parts = []
         for frames_BTCHW, targets_BL, noise_nK, price_n in zip(
             batch.frames_BTCHW.chunk(num_parts),
@@ -94,8 +99,9 @@ class NewViews:
             strict=True,
         ):
             frames_NCHW = frames_BTCHW.flatten(0, 1)
-            supplements = self._supplements(frames_NCHW)
-            parts.append(PolicyBatch(frames_NCHW, *supplements, noise_nK, price_n, targets_BL))
+            features_KND, logits_KNL = self._supplements(frames_NCHW)
+            draws = (noise_nK, price_n, targets_BL)
+            parts.append(PolicyBatch(frames_NCHW, features_KND, logits_KNL, *draws))
         return parts
 
     def _supplements(self, frames_NCHW: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
@@ -118,18 +124,16 @@ class RememberedViews:
 
     Args:
         networks: static and dynamic network stay as they are.
+        batches: whose clips are seen; every batch drawn later must be of them.
         num_views: of each clip, drawn as in the first so many epochs.
         precision: of the networks, on CUDA.
-        highest_price: that widths are drawn at.
     """
 
-    def __init__(
-        self, networks: SDCOM, num_views: int, precision: Precision, highest_price: float = 0.0
-    ) -> None:
+    def __init__(self, networks: SDCOM, batches: Batches, num_views: int, precision: Precision) -> None:
         self._networks = networks
+        self._batches = batches
         self._num_views = num_views
         self._precision = precision
-        self._highest_price = highest_price
         self._memory: _Memory | None = None
 
     def draw(
@@ -137,19 +141,21 @@ class RememberedViews:
     ) -> Iterator[Recalled]:
         """Yield a batch of given clips for each step, a random view of each; see them all first, once."""
         if self._memory is None:
-            self._memory = _remember(self._networks, batches, self._num_views, self._precision)
+            self._memory = _remember(self._networks, self._batches, self._num_views, self._precision)
         for step, chosen_B in enumerate(chosen_SB, start_step):
             views_B = [self._view(batches, epoch, clip_index) for clip_index in chosen_B]
             starts_B = (np.array(chosen_B) * self._num_views + views_B) * batches.clip.num_frames
             rows_BT = starts_B[:, None] + batches.feeding_order(epoch, step)
             yield Recalled(torch.from_numpy(rows_BT), torch.tensor(chosen_B, dtype=torch.int64))
 
-    def split(self, batches: Batches, epoch: int, batch: Recalled, num_parts: int) -> list[PolicyBatch]:
+    def split(
+        self, batches: Batches, epoch: int, batch: Recalled, num_parts: int, highest_price: float
+    ) -> list[PolicyBatch]:
         """Return equal parts of a batch, as they are remembered."""
         assert self._memory is not None, "drawn batches are remembered"
         noise_NK = gumbel_noise(batches, epoch, batch.clip_indices_B, self._networks.config.num_widths)
         rows_BT = batch.rows_BT.to(noise_NK.device, non_blocking=True)
-        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, self._highest_price)
+        price_N = drawn_prices(batches, epoch, batch.clip_indices_B, highest_price)
         draws = (rows_BT, noise_NK, price_N)
         parts = zip(*(drawn.chunk(num_parts) for drawn in draws), strict=True)
         return [self._memory.recall(*part) for part in parts]
@@ -189,8 +195,14 @@ def _remember(networks: SDCOM, batches: Batches, num_views: int, precision: Prec
     time_order_T = np.arange(batches.clip.num_frames)
     seen = []
     track = batches.tracked("remembering views of clips")
-    for clip_index in track(range(batches.num_clips), batches.num_clips):
-        views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
+    size = _CLIPS_AT_ONCE[batches.source.device.type]
+    chunks = [range(batches.num_clips)[start : start + size] for start in range(0, batches.num_clips, size)]
+    for chunk in track(chunks, len(chunks)):
+        views = [
+            batches.view(number, clip_index, time_order_T)
+            for clip_index in chunk
+            for number in range(num_views)
+        ]
         frames_NCHW = normalize(torch.cat([view.frames_THWC for view in views]), batches.clip)
         with mixed_precision(frames_NCHW.device, precision):
             parts = (*networks.look(frames_NCHW), *every_width(networks, frames_NCHW))

@@ -22,7 +22,7 @@ import torch
 from sdcom.models.composition import SDCOM
 from tests.training.conftest import LABELS, batches_of, patterned_store
 from training.loop import LoopOptions
-from training.policy import train_policy
+from training.policy import Course, train_policy
 from training.recipes import tiny
 from training.records import EpochReport, Journal
 from training.supernet import train_supernet
@@ -75,10 +75,6 @@ def first_losses() -> Losses:
             recipe=replace(recipe.supernet, optimization=quick[0]),
             loop=loop,
         )
-        train_policy(
-            networks,
-            batches=replace(batches, stage=2),
-            recipe=replace(recipe.policy, optimization=quick[1]),
-            loop=loop,
-        )
+        policy = replace(recipe.policy, optimization=quick[1])
+        train_policy(networks, [Course("policy", policy, replace(batches, stage=2))], loop)
     return {stage: dict(terms) for stage, terms in reported.items()}

@@ -31,7 +31,7 @@ from training.distributed import (
 )
 from training.loop import LoopOptions
 from training.meter import NotFiniteError
-from training.policy import train_policy
+from training.policy import Course, train_policy
 from training.recipes import MetaRecipe, Optimization, PolicyRecipe, SupernetRecipe
 from training.records import EpochStart, Journal, StepRecord
 from training.supernet import recalibrate_statistics, train_supernet
@@ -80,12 +80,9 @@ def policy(pristine: SDCOM, **recipe: Any) -> dict[str, Any]:
     """Train a small policy; return its steps and its state."""
     networks = copy.deepcopy(pristine)
     steps = Steps()
-    train_policy(
-        networks,
-        batches=batches_of(patterned_store(4), CONFIG.clip, stage=2, rank=rank(), world_size=world_size()),
-        recipe=PolicyRecipe(**({"optimization": QUICK} | recipe)),
-        loop=LoopOptions(journal=Journal([steps])),
-    )
+    batches = batches_of(patterned_store(4), CONFIG.clip, stage=2, rank=rank(), world_size=world_size())
+    course = Course("policy", PolicyRecipe(**({"optimization": QUICK} | recipe)), batches)
+    train_policy(networks, [course], LoopOptions(journal=Journal([steps])))
     return {"steps": steps.terms, "state": networks.state_dict()}
 
 
@@ -117,7 +114,7 @@ def diverged(pristine: SDCOM) -> str:
         with torch.no_grad():
             networks.gate.choice.bias.fill_(float("nan"))
     try:
-        train_policy(networks, batches=batches, recipe=PolicyRecipe(optimization=QUICK), loop=LoopOptions())
+        train_policy(networks, [Course("policy", PolicyRecipe(optimization=QUICK), batches)], LoopOptions())
     except NotFiniteError as error:
         return str(error)
     return ""

@@ -14,13 +14,13 @@ from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import batches_of, patterned_store
 from training.batches import Augmentation, Batch
+from training.draws import gumbel_noise
 from training.loop import LoopOptions
 from training.meta import FrameLosses, MetaNetwork
 from training.optimize import build_optimizer
-from training.policy import PolicyStage, frame_losses, train_policy
+from training.policy import Course, PolicyStage, frame_losses, train_policy
 from training.recipes import MetaRecipe, Optimization, PolicyRecipe
 from training.records import EpochReport, Journal
-from training.draws import gumbel_noise
 from training.views import NewViews, PolicyBatch, RememberedViews, every_width
 
 B, T = 3, TINY_CONFIG.clip.num_frames
@@ -47,12 +47,9 @@ def batch() -> Batch:
 
 def _train(networks: SDCOM, recipe: PolicyRecipe) -> list[dict[str, float]]:
     reports: list[dict[str, float]] = []
-    train_policy(
-        networks,
-        batches=batches_of(patterned_store(8), TINY_CONFIG.clip, stage=2),
-        recipe=recipe,
-        loop=LoopOptions(journal=Journal([EpochReport(lambda _stage, _epoch, terms: reports.append(terms))])),
-    )
+    course = Course("policy", recipe, batches_of(patterned_store(8), TINY_CONFIG.clip, stage=2))
+    journal = Journal([EpochReport(lambda _stage, _epoch, terms: reports.append(terms))])
+    train_policy(networks, [course], LoopOptions(journal=journal))
     return reports
 
 
@@ -183,11 +180,11 @@ def test_views_of_a_network_that_learns_are_not_to_be_remembered() -> None:
 
 def test_remembered_views_are_what_the_networks_say_of_new_ones(networks: SDCOM) -> None:
     batches = batches_of(patterned_store(4), TINY_CONFIG.clip, Augmentation(time_order_share=0.5), stage=2)
-    remembered = RememberedViews(networks.eval(), 1, "fp32")
+    remembered = RememberedViews(networks.eval(), batches, 1, "fp32")
     for epoch in range(2):
         chosen_SB = batches.chosen(epoch)
         drawn = next(remembered.draw(batches, epoch, 0, chosen_SB))
-        (recalled,) = remembered.split(batches, epoch, drawn, 1)
+        (recalled,) = remembered.split(batches, epoch, drawn, 1, 0.0)
         order_T = batches.feeding_order(epoch, 0)
         frames_NCHW = torch.cat(
             [

@@ -19,7 +19,7 @@ from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import batches_of, patterned_store
 from training.loop import LoopOptions
-from training.policy import frame_losses, train_policy
+from training.policy import Course, frame_losses, train_policy
 from training.recipes import Optimization, PolicyRecipe, SupernetRecipe
 from training.records import EpochReport, Journal
 from training.supernet import recalibrate_statistics, train_supernet
@@ -50,7 +50,7 @@ def networks(pristine: SDCOM) -> SDCOM:
 def test_the_policy_learns_from_what_serving_answers_at_the_widths_drawn(networks: SDCOM) -> None:
     batches = batches_of(patterned_store(4), CONFIG.clip, stage=2)
     batch = next(batches.epoch(0))
-    (seen,) = NewViews(networks, "fp32").split(batches, 0, batch, 1)
+    (seen,) = NewViews(networks, "fp32").split(batches, 0, batch, 1, 0.0)
     assert seen.supplements_KND is None, "nothing can be known before the widths are drawn"
     recipe = PolicyRecipe()
     with torch.no_grad():
@@ -121,6 +121,6 @@ def test_both_stages_run_to_their_end_with_weights_learnt(networks: SDCOM) -> No
     twice = Optimization(learning_rate=0.02, epochs=2, batch_size=4, warmup_epochs=0, milestones=())
     recipe = PolicyRecipe(optimization=twice, weighting="meta")
     batches = batches_of(patterned_store(8), CONFIG.clip, stage=2)
-    train_policy(networks, batches=batches, recipe=recipe, loop=loop)
+    train_policy(networks, [Course("policy", recipe, batches)], loop)
     assert len(losses) == 3
     assert np.isfinite(losses).all()

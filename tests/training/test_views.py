@@ -20,7 +20,7 @@ def test_remembering_shows_every_clip_and_happens_once() -> None:
         return track
 
     batches = batches_of(patterned_store(4), TINY_CONFIG.clip, stage=2, tracked=tracked)
-    remembered = RememberedViews(lively_networks(TINY_CONFIG), 1, "fp32")
+    remembered = RememberedViews(lively_networks(TINY_CONFIG), batches, 1, "fp32")
     for epoch in range(2):
         next(remembered.draw(batches, epoch, 0, batches.chosen(epoch)))
     assert shown == 4 * [("remembering views of clips", 4)]

@@ -91,6 +91,13 @@ def train(
     from_supernet: Annotated[
         Path | None, typer.Option(help="Directory of a run whose first stage to take, and train the second.")
     ] = None,
+    refit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a finished run of this recipe and data: train its policy again on all clips, "
+            "those that it held out too; its networks and its calibration are taken.",
+        ),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Read frames when they are wanted; clips do not fit in memory.")
     ] = False,
@@ -103,7 +110,12 @@ def train(
     dataset = None if data is None else Dataset(data, format, split, videos, test, classes)
     start = Start(static_weights or weights, dynamic_weights or weights)
     built = partial(
-        built_recipe, recipe, seed=seed, start=start, settings=settings or (), from_supernet=from_supernet
+        built_recipe,
+        recipe,
+        seed=seed,
+        start=start,
+        settings=settings or (),
+        from_supernet=from_supernet or refit,
     )
     built(ANY_LABELS)  # what is wrong whatever the clips is said before they are looked at
     check_taken(output, resume=resume)
@@ -130,6 +142,7 @@ def train(
                 device=own_device,
                 start=start if start.files else None,
                 from_supernet=from_supernet,
+                refit=refit,
                 resume=resume,
                 several_labels=(several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)).value,
                 stream=stream,
