@@ -6,13 +6,22 @@ from pathlib import Path
 
 import torch
 
+from sdcom.checkpoint import load_info
 from sdcom.errors import InvalidParameterError
 from training.batches import SeveralLabels
+from training.calibration import HELD_OUT_GROUPS
 from training.checkpoints import digest_of_clips
 from training.data import Clip
 from training.pretrain import Start
 from training.recipes import Recipe
-from training.run_directory import Document, check_finished, kept_network, recipe_document, sha256_of
+from training.run_directory import (
+    Document,
+    RunDirectoryError,
+    check_finished,
+    kept_network,
+    recipe_document,
+    sha256_of,
+)
 from training.stages import STATIC, SUPERNET
 
 
@@ -101,3 +110,9 @@ def check_refit(
         )
     document = run_document(recipe, kept, replace(options, refit=None))
     check_finished(first, {name: value for name, value in document.items() if name != "taken"})
+    told = load_info(first).provenance
+    if told["calibrated_on"] == HELD_OUT_GROUPS and told["num_calibration_clips"] != len(held_out):
+        raise RunDirectoryError(
+            f"{first} is of another run: it held {told['num_calibration_clips']} clips out, and "
+            f"{len(held_out)} are held out here"
+        )

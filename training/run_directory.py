@@ -137,7 +137,7 @@ def resumption(directory: Path, position: Position | None, recipe: Recipe) -> st
 def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
     """Yield what differs between two documents, in words."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in sorted(theirs.keys() | ours.keys()):
+        for key in dict.fromkeys([*ours, *theirs]):
             yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
     elif theirs != ours:
         yield f"{name} is {theirs!r} there and {ours!r} here"

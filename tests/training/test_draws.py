@@ -23,8 +23,8 @@ def _prices(batches: Batches, epoch: int, clips_B: Tensor) -> Tensor:
     return drawn_prices(batches, epoch, clips_B, 10.0)
 
 
-def _batches(**options: int) -> Batches:
-    return batches_of(patterned_store(8), TINY_CONFIG.clip, **({"stage": 2} | options))
+def _batches(*, stage: int = 2, seed: int = 0, batch_size: int = 4) -> Batches:
+    return batches_of(patterned_store(8), TINY_CONFIG.clip, stage=stage, seed=seed, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("draw", [_noise, _prices])
