@@ -53,6 +53,8 @@ def calibrated(model: Model, evidence: Evidence, *, on: str) -> ModelInfo:
 def calibrated_as(model: Model, evidence: Evidence, first: ModelInfo) -> ModelInfo:
     """Return a model's record with its own costs, and the accuracy that another one had at those costs.
 
+    Early exits and the default budget are the other one's.
+
     For a policy that was trained again on the very clips that the first one was calibrated on: its accuracy
     on them would tell nothing.
 

@@ -5,6 +5,7 @@ N = B * T frames, K widths.
 """
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ _OF_PRICE = 2
 
 
 def gumbel_noise(batches: Batches, epoch: int, clip_indices_B: Tensor, num_widths: int) -> Tensor:
-    """Return each frame's noise [N, K] for the choice of its width."""
+    """Return each frame's Gumbel noise [N, K] for the choice of its width."""
     shape = (batches.clip.num_frames, num_widths)
     drawn = [_rng(batches, epoch, index, _OF_NOISE).gumbel(size=shape) for index in clip_indices_B.tolist()]
     return _on_device(np.concatenate(drawn), batches)
@@ -41,5 +42,5 @@ def _rng(batches: Batches, epoch: int, clip_index: int, kind: int) -> np.random.
     return np.random.default_rng([batches.seed, batches.stage, epoch, clip_index, kind])
 
 
-def _on_device(drawn: np.typing.NDArray[np.float64], batches: Batches) -> Tensor:
+def _on_device(drawn: npt.NDArray[np.float64], batches: Batches) -> Tensor:
     return torch.from_numpy(drawn.astype(np.float32)).to(batches.source.device, non_blocking=True)

@@ -92,7 +92,8 @@ class PolicyStage(Generic[BatchT]):
     """The stage as the loop sees it.
 
     Args:
-        networks: all but the dynamic network learns.
+        networks: all but the dynamic network learns, but for parts whose multiplier is 0: no gradient
+            reaches those.
         views: where its batches come from.
         batches: to learn from.
         recipe: this stage's.
@@ -117,8 +118,9 @@ class PolicyStage(Generic[BatchT]):
         self._networks = networks
         self._views = views
         self._recipe = recipe
-        for _, parameter in body_and_classifier(networks.static)[0]:
-            parameter.requires_grad_(recipe.static_multiplier > 0)
+        for named, multiplier in self.parts():
+            for _, parameter in named:
+                parameter.requires_grad_(multiplier > 0)
         self._weighting = _Weighting(recipe.meta, batches) if recipe.weighting == "meta" else None
         self._meta_batches: Iterator[BatchT] = iter(())
 
@@ -145,11 +147,11 @@ class PolicyStage(Generic[BatchT]):
             (self._networks.dynamic, False),
             (self._networks.static, not self._recipe.frozen_statistics),
             (self._networks.gate, True),
-            (self._networks.fusion, True),
+            (self._networks.fusion, True),  # dropout, even where it does not learn
+            (self._networks.fusion.norm, self._recipe.fusion_multiplier > 0),
         ]
         for module, training in modes:
             module.train(training)
-        self._networks.fusion.norm.train(self._recipe.fusion_multiplier > 0)
 
     def draw(self, epoch: int, start_step: int) -> Iterator[BatchT]:
         """Yield the epoch's batches from a step on."""

@@ -164,7 +164,7 @@ class PolicyRecipe:
             network, and none with temporal shift. 0 draws new views every epoch.
 
     Raises:
-        ValueError: views are to be remembered of a static network that learns.
+        ValueError: nothing would learn, or views are to be remembered of a static network that learns.
     """
 
     optimization: Optimization = Optimization(epochs=50, warmup_epochs=0, milestones=(20, 40))
@@ -184,6 +184,12 @@ class PolicyRecipe:
     num_views: int = 0
 
     def __post_init__(self) -> None:
+        multipliers = {
+            name: getattr(self, name)
+            for name in ("static_multiplier", "classifier_multiplier", "gate_multiplier", "fusion_multiplier")
+        }
+        if not any(multipliers.values()):
+            raise ValueError(f"nothing would learn: one of {', '.join(multipliers)} must be above 0")
         if self.num_views and not (self.static_multiplier == 0 and self.frozen_statistics):
             raise ValueError(
                 "num_views needs a frozen static network: static_multiplier=0, frozen_statistics=True"
@@ -198,8 +204,6 @@ class Recipe:
         name: of the model that comes out.
         model: its networks.
         augmentation: of training clips.
-        distillation: stage 1 ahead of `supernet`, for little data: every width learns the pretrained features
-            before labels come in; None leaves it out.
         supernet: stage 1.
         static: the static network learns its small input before stage 2; None leaves it out.
         policy: stage 2.
@@ -219,7 +223,6 @@ class Recipe:
     augmentation: Augmentation
     supernet: SupernetRecipe
     policy: PolicyRecipe
-    distillation: SupernetRecipe | None = None
     static: StaticRecipe | None = None
     gate: PolicyRecipe | None = None
     validation_share: float = 0.1
@@ -238,6 +241,8 @@ class Recipe:
         }
         if learning := {name: value for name, value in multipliers.items() if value}:
             raise ValueError(f"nothing but the gate learns in its own stage: {learning} must be 0")
+        if not gate.frozen_statistics:
+            raise ValueError("nothing but the gate learns in its own stage: frozen_statistics must be true")
         if gate.num_views != self.policy.num_views:
             raise ValueError(
                 f"the gate's stage sees the policy's views: gate.num_views={gate.num_views} must be "
@@ -248,7 +253,6 @@ class Recipe:
     def stages(self) -> dict[str, SupernetRecipe | StaticRecipe | PolicyRecipe]:
         """The stages that there are, in their order, by their names here."""
         named = {
-            "distillation": self.distillation,
             "supernet": self.supernet,
             "static": self.static,
             "policy": self.policy,

@@ -55,8 +55,8 @@ def kept_networks_bytes(recipe: Recipe) -> int:
 def _checkpoint_bytes(networks: SDCOM, stage: SupernetRecipe | StaticRecipe | PolicyRecipe) -> int:
     """Return the size of what a stage keeps (`training.loop.Stage.kept`) and of its optimiser's state."""
     if isinstance(stage, PolicyRecipe):
-        learning, num_copies = [networks.static, networks.gate, networks.fusion], 1
-    elif isinstance(stage, StaticRecipe):
+        return _policy_checkpoint_bytes(networks, stage)
+    if isinstance(stage, StaticRecipe):
         learning, num_copies = [networks.static], 2  # itself, and what it started from
     else:
         starts_from_itself = stage.teacher is None and stage.anchor_weight > 0
@@ -64,6 +64,17 @@ def _checkpoint_bytes(networks: SDCOM, stage: SupernetRecipe | StaticRecipe | Po
     return sum(
         num_copies * _state_bytes(module) + _moments_bytes(module, stage.optimization) for module in learning
     )
+
+
+def _policy_checkpoint_bytes(networks: SDCOM, stage: PolicyRecipe) -> int:
+    multiplier_of = {
+        networks.static: stage.static_multiplier,
+        networks.gate: stage.gate_multiplier,
+        networks.fusion: stage.fusion_multiplier,
+    }
+    learning = [module for module, multiplier in multiplier_of.items() if multiplier > 0]
+    moments = sum(_moments_bytes(module, stage.optimization) for module in learning)
+    return sum(map(_state_bytes, multiplier_of)) + moments
 
 
 def _without_memory(recipe: Recipe) -> SDCOM:

@@ -11,9 +11,9 @@ from sdcom.checkpoint import ModelInfo, load_info
 from sdcom.errors import InvalidParameterError
 from sdcom.model import Model, save_model
 from sdcom.models.composition import SDCOM
-from training.batches import Batches, SeveralLabels
+from training.batches import Batches
 from training.calibration import HELD_OUT_GROUPS, TRAINING_CLIPS, calibrated, calibrated_as
-from training.checkpoints import Checkpoints, Identity, digest, digest_of_clips
+from training.checkpoints import Checkpoints, Identity, digest
 from training.data import Clip, DataError, hold_out_groups
 from training.data.clips import mirrored_labels
 from training.data.sources import ClipSource, ClipStore, StreamedClips
@@ -21,46 +21,15 @@ from training.data.tracking import Track, Tracked, untracked
 from training.distributed import is_main, rank, world_size
 from training.evidence import gather_evidence
 from training.loop import LoopOptions
+from training.options import RunOptions, check_refit, run_document, taken_networks
 from training.pretrain import Start, new_networks
 from training.recipes import Recipe
 from training.records import STEPS_FILE, TENSORBOARD_DIR, Journal, Recorder, StepLines, TensorBoard
 from training.room import check_room
-from training.run_directory import claim, kept_network, recipe_document, resumption, sha256_of
-from training.stages import STATIC, SUPERNET, train_stages
+from training.run_directory import claim, resumption
+from training.stages import train_stages
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What of a run is no part of its recipe.
-
-    Attributes:
-        version: of the model that comes out.
-        device: where to train.
-        start: ImageNet weights; None starts from random ones.
-        from_supernet: a run's directory, whose stage 1 is taken instead of training one.
-        refit: directory of a finished run of this recipe and these clips, whose policy is trained again on
-            all of them, those that it held out too; its networks are taken, and its calibration.
-        resume: continue the run that the directory holds, if it holds one.
-        several_labels: what clips of several labels are targets of.
-        stream: read the frames that are wanted each time, instead of holding all of every clip in memory.
-        num_threads: that read clips.
-        tensorboard: write its event files too.
-        log_interval: steps between looks at the figures.
-        checkpoint_interval: steps between checkpoints inside an epoch.
-    """
-
-    version: str
-    device: torch.device
-    start: Start | None = None
-    from_supernet: Path | None = None
-    refit: Path | None = None
-    resume: bool = False
-    several_labels: SeveralLabels = "draw"
-    stream: bool = False
-    num_threads: int = 2
-    tensorboard: bool = False
-    log_interval: int = 10
-    checkpoint_interval: int = 500
+__all__ = ["PreparedRun", "RunOptions", "prepare", "train"]
 
 
 def train(
@@ -99,11 +68,16 @@ def prepare(
 
     Raises:
         DataError: there are too few clips for one batch, or one cannot be read.
-        RunDirectoryError: the directory holds another run, or one that was not to be resumed.
+        RunDirectoryError: the directory holds another run, or one that was not to be resumed; the run to
+            refit has not finished, or something else decided it.
+        InvalidParameterError: no clip is held out that a refit would bring in.
         CheckpointError: the disk has no room, or a checkpoint cannot be read.
         ModelDirectoryError: weights to start from cannot be read.
     """
-    kept, held_out = _divided(recipe, clips, synthetic, refit=options.refit is not None)
+    kept, held_out = _divided(recipe, clips, synthetic)
+    if options.refit is not None:
+        check_refit(recipe, kept, held_out, options, options.refit)
+        kept = (*kept, *held_out)
     if is_main():
         check_room(recipe, directory)
     else:
@@ -124,7 +98,7 @@ class PreparedRun:
         directory: of the run, and of the model that comes out.
         options: what else there is to say.
         kept: clips to train on.
-        held_out: clips to calibrate on.
+        held_out: clips to calibrate on; a refit trains on them too.
         networks: on the device, with the weights that they start from.
         batches: of the kept clips, of no stage yet.
         loop: who is told, and where the state is kept.
@@ -157,7 +131,7 @@ class PreparedRun:
             self.recipe,
             self.directory,
             batches=self.batches,
-            taken=_taken(self.recipe, self.options),
+            taken=taken_networks(self.recipe, self.options),
             loop=self.loop,
         )
         if not is_main():
@@ -165,7 +139,7 @@ class PreparedRun:
         return save_model(self.directory, self._calibrated(), self.networks, half=True)
 
     def _calibrated(self) -> ModelInfo:
-        recipe, tracked = self.recipe, self.batches.tracked
+        recipe, tracked, refit = self.recipe, self.batches.tracked, self.options.refit
         validation = self.batches.source
         if self.held_out:
             validation = _source(self.held_out, recipe, self.options, tracked("decoding held-out clips"))
@@ -175,35 +149,28 @@ class PreparedRun:
             config=recipe.model,
             provenance={
                 "num_training_clips": len(self.kept),
-                "held_out_groups": sorted({clip.group for clip in self.held_out}),
+                "held_out_groups": sorted({clip.group for clip in self.held_out if refit is None}),
                 **_provenance(recipe, self.options.start),
             },
         )
         model = Model(info, self.networks)
         evidence = gather_evidence(self.networks, validation, tracked("calibrating"))
-        if self.options.refit is not None:
-            return calibrated_as(model, evidence, load_info(self.options.refit))
+        if refit is not None:
+            return calibrated_as(model, evidence, load_info(refit))
         return calibrated(model, evidence, on=HELD_OUT_GROUPS if self.held_out else TRAINING_CLIPS)
 
 
-def _taken(recipe: Recipe, options: RunOptions) -> dict[str, Path]:
-    """Return the runs that stages are taken from, by the stages' names."""
-    if options.refit is not None:
-        return {SUPERNET: options.refit, **({} if recipe.static is None else {STATIC: options.refit})}
-    return {} if options.from_supernet is None else {SUPERNET: options.from_supernet}
-
-
 def _divided(
-    recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip], *, refit: bool
+    recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip]
 ) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Return clips to train on and clips held out, which a refit trains on too.
+    """Return clips to train on, synthetic ones among them, and clips held out.
 
     Raises:
         DataError: too few are left for a batch.
         InvalidParameterError: a batch cannot be divided among the processes.
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
-    kept = (*kept, *(held_out if refit else ()), *synthetic)
+    kept = (*kept, *synthetic)
     for name, stage in recipe.stages.items():
         batch_size = stage.optimization.batch_size
         if len(kept) < batch_size:
@@ -226,24 +193,14 @@ def _claimed(
     recorders: Sequence[Recorder],
 ) -> tuple[LoopOptions, str]:
     """Make the directory this run's; return where steps and state are kept, and where it is resumed."""
-    start = options.start or Start(None, None)
-    document = {
-        "recipe": recipe_document(recipe),
-        "imagenet_weights": {
-            name: file and sha256_of(file)
-            for name, file in (("static", start.static_weights), ("dynamic", start.dynamic_weights))
-        },
-        "taken": {name: sha256_of(kept_network(run, name)) for name, run in _taken(recipe, options).items()},
-        "refit": options.refit is not None,
-        "several_labels": options.several_labels,
-        "data": {"num_training_clips": len(clips), "sha256": digest_of_clips(clips)},
-    }
-    data = document.pop("data")
-    checkpoints = Checkpoints(directory, Identity(recipe=digest(document), data=digest(data)))
+    document = run_document(recipe, clips, options)
+    of_recipe = {name: value for name, value in document.items() if name != "data"}
+    identity = Identity(recipe=digest(of_recipe), data=digest(document["data"]))
+    checkpoints = Checkpoints(directory, identity)
     told: list[Recorder] = []
     resumed = ""
     if is_main():
-        claim(directory, {**document, "data": data}, resume=options.resume)
+        claim(directory, document, resume=options.resume)
         position = checkpoints.position()
         told = [*recorders, StepLines(directory / STEPS_FILE, position)]
         if options.tensorboard:

@@ -15,7 +15,7 @@ from sdcom.config import ModelConfig
 from sdcom.errors import SdcomError
 from sdcom.models.slimmable import Backbone
 from training.checkpoints import CHECKPOINT_FILE, Position, write_atomically
-from training.recipes import Recipe
+from training.recipes import PolicyRecipe, Recipe
 
 RECIPE_FILE = "recipe.json"
 NETWORK_SUFFIX = ".safetensors"
@@ -68,6 +68,26 @@ def claim(directory: Path, document: Document, *, resume: bool) -> None:
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
+def check_finished(directory: Path, document: Document) -> None:
+    """Raise unless a directory holds a run that has come to its model.
+
+    Args:
+        directory: the run's.
+        document: what decides that run, or the part of it that matters.
+
+    Raises:
+        RunDirectoryError: it holds none, or one that something else decided; the message has the difference.
+    """
+    path = directory / RECIPE_FILE
+    for file in (path, directory / INFO_FILE):
+        if not file.is_file():
+            raise RunDirectoryError(f"{file} is missing: {directory} is no run that has finished")
+    theirs = json.loads(path.read_text())
+    difference = next(_differences({name: theirs.get(name) for name in document}, document), None)
+    if difference is not None:
+        raise RunDirectoryError(f"{path} is of another run: {difference}")
+
+
 def check_taken(directory: Path, *, resume: bool) -> None:
     """Raise if a directory holds a run or a model that is not to be resumed.
 
@@ -101,8 +121,9 @@ def resumption(directory: Path, position: Position | None, recipe: Recipe) -> st
     if position is None and not ended:
         return f"there is nothing to resume in {directory}: training begins"
     stage = stages[stages.index(ended[-1]) + 1] if ended else stages[0]
-    if position is not None and stages.index(position.stage) > stages.index(stage):
-        stage = position.stage  # stages of the policy leave no network of their own
+    of_policy = {name for name, part in recipe.stages.items() if isinstance(part, PolicyRecipe)}
+    if position is not None and {stage, position.stage} <= of_policy:
+        stage = position.stage  # these leave no network of their own
     if position is None or position.stage != stage:
         return f"{directory} is resumed at the beginning of its stage {stage}"
     num_epochs = recipe.stages[stage].optimization.epochs
@@ -116,7 +137,7 @@ def resumption(directory: Path, position: Position | None, recipe: Recipe) -> st
 def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
     """Yield what differs between two documents, in words."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in sorted(theirs.keys() | ours.keys()):
+        for key in dict.fromkeys([*ours, *theirs]):
             yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
     elif theirs != ours:
         yield f"{name} is {theirs!r} there and {ours!r} here"

@@ -20,12 +20,11 @@ from training.run_directory import load_network, network_file, save_network
 from training.static import train_static
 from training.supernet import train_supernet
 
-DISTILLATION = "distillation"
 SUPERNET = "supernet"
 STATIC = "static"
 POLICY = "policy"
 GATE = "gate"
-_NUMBERS = {SUPERNET: 1, POLICY: 2, DISTILLATION: 3, STATIC: 4, GATE: 5}
+_NUMBERS = {SUPERNET: 1, POLICY: 2, STATIC: 4, GATE: 5}
 """Of stages, in the keys of what is drawn at random."""
 
 
@@ -90,22 +89,14 @@ class _Stages:
         return learned
 
     def stage_1(self) -> Backbone:
-        dynamic = self.networks.dynamic
-        if (distillation := self.recipe.distillation) is not None:
-            dynamic = self.kept(
-                DISTILLATION, dynamic, lambda: self._supernet(DISTILLATION, distillation, dynamic)
-            )
-        return self._supernet(SUPERNET, self.recipe.supernet, dynamic)
-
-    def _supernet(self, name: str, recipe: SupernetRecipe, backbone: Backbone) -> Backbone:
+        recipe, dynamic = self.recipe.supernet, self.networks.dynamic
         return train_supernet(
-            backbone,
+            dynamic,
             widths=self.recipe.model.widths,
-            batches=self._batches(name, recipe.optimization),
+            batches=self._batches(SUPERNET, recipe.optimization),
             recipe=recipe,
             loop=self.loop,
-            teacher=_teacher(recipe, self.recipe.model, backbone, self.batches.source.device),
-            name=name,
+            teacher=_teacher(recipe, self.recipe.model, dynamic, self.batches.source.device),
         )
 
     def static(self, recipe: StaticRecipe) -> Backbone:

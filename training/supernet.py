@@ -34,7 +34,6 @@ def train_supernet(
     recipe: SupernetRecipe,
     loop: LoopOptions,
     teacher: Backbone | None = None,
-    name: str = "supernet",
 ) -> Backbone:
     """Train a network at all its widths; return its moving average, statistics recalibrated.
 
@@ -45,7 +44,6 @@ def train_supernet(
         recipe: this stage's.
         loop: who is told, and where the state is kept.
         teacher: a trained network of the same classes, to distil from at full width.
-        name: of the stage, in records and checkpoints.
     """
     fewer_frames = batches.clip.model_copy(update={"num_frames": recipe.num_frames})
     stage = SupernetStage(
@@ -54,7 +52,6 @@ def train_supernet(
         batches=replace(batches, clip=fewer_frames),
         recipe=recipe,
         teacher=teacher,
-        name=name,
     )
     fit(stage, recipe.optimization, loop)
     trained = stage.average.module
@@ -76,10 +73,9 @@ class SupernetStage:
         recipe: this stage's.
         teacher: to distil from besides the moving average; None is the network that the stage starts from,
             and that only where the recipe gives its features a weight.
-        name: in records and checkpoints.
 
     Attributes:
-        name: that.
+        name: in records and checkpoints.
         batches: those.
         average: the moving average of the network: the teacher of the narrower widths, and the result.
     """
@@ -92,9 +88,8 @@ class SupernetStage:
         batches: Batches,
         recipe: SupernetRecipe,
         teacher: Backbone | None = None,
-        name: str = "supernet",
     ) -> None:
-        self.name = name
+        self.name = "supernet"
         self.batches = batches
         self.average = MovingAverage(backbone, recipe.ema_decay)
         self._backbone = backbone

@@ -16,12 +16,19 @@ def small(labels: tuple[str, ...]) -> Recipe:
     recipe = tiny(labels)
     model = recipe.model.model_copy(update={"dynamic": "mobilenet_v2", "widths": (0.0, 0.5, 1.0)})
     once = replace(recipe.supernet.optimization, epochs=1)
+    policy = replace(recipe.policy, optimization=replace(once, optimizer="adamw", epochs=2), weighting="meta")
     return replace(
         recipe,
         model=model,
         supernet=replace(recipe.supernet, optimization=once, num_frames=1),
-        policy=replace(
-            recipe.policy, optimization=replace(once, optimizer="adamw", epochs=2), weighting="meta"
+        policy=policy,
+        gate=replace(
+            policy,
+            static_multiplier=0.0,
+            classifier_multiplier=0.0,
+            fusion_multiplier=0.0,
+            frozen_statistics=True,
+            highest_price=10.0,
         ),
         validation_share=0.0,
     )

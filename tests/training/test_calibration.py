@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdcom.budget import choose_widths
-from sdcom.checkpoint import CalibrationPoint, ModelInfo
+from sdcom.checkpoint import CalibrationPoint, ExitPoint, ModelInfo
 from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.recognition import Budget
@@ -21,6 +21,7 @@ from training.calibration import (
     calibrate,
     calibrate_exits,
     calibrated,
+    calibrated_as,
     default_budget,
     default_point,
     exit_steps,
@@ -112,6 +113,36 @@ def test_never_stopping_early_is_the_calibration_without_exits(model: Model, evi
         assert exit_point.num_frames == 4
         assert exit_point.gmacs == pytest.approx(point.gmacs)
         assert exit_point.top1 == point.top1
+
+
+def test_a_model_calibrated_as_another_has_its_own_costs_and_the_others_accuracies_there(
+    model: Model, evidence: Evidence
+) -> None:
+    own = calibrate(model.networks, evidence)
+    dearer, cheaper = (
+        own[0].model_copy(update={"lam": lam, "share": share, "top1": top1})
+        for lam, share, top1 in ((0.0, 0.9, 0.8), (50.0, 0.1, 0.4))
+    )
+    first = ModelInfo(
+        name="first",
+        version="0",
+        config=TINY_CONFIG,
+        default_budget=0.5,
+        calibration=(dearer, cheaper),
+        exits=(ExitPoint(lam=2, confidence=0.7, num_frames=2.5, gmacs=0.03, share=0.31, top1=0.35),),
+        provenance={"num_calibration_clips": 7, "calibrated_on": "held-out groups", "licence": "theirs"},
+    )
+    info = calibrated_as(model, evidence, first)
+    for point, plain in zip(info.calibration, own, strict=True):
+        assert point.top1 == pytest.approx(0.4 + 0.5 * (plain.share - 0.1))  # on the line between the two
+        assert point.model_copy(update={"top1": plain.top1}) == plain
+    assert len({point.top1 for point in info.calibration}) > 1
+    assert (info.name, info.default_budget, info.exits) == (model.info.name, 0.5, first.exits)
+    assert info.provenance == {
+        "num_calibration_clips": 7,
+        "calibrated_on": "held-out groups",
+        "refit": "on all clips, after calibration",
+    }
 
 
 def test_a_calibrated_record_says_on_what_and_keeps_the_rest(model: Model, evidence: Evidence) -> None:

@@ -99,7 +99,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, nearest: str
 
 def test_a_name_without_its_groups_is_told_the_few_fields_that_end_so_and_where_all_are() -> None:
     few = (
-        "'policy.optimization.epochs', 'supernet.optimization.epochs' or 'distillation.optimization.epochs'"
+        "'static.optimization.epochs', 'policy.optimization.epochs' or 'supernet.optimization.epochs'"
         r"\? sdcom train --fields RECIPE lists them all$"
     )
     with pytest.raises(UnknownNameError, match=f"'epochs'; did you mean .*{few}"):

@@ -14,7 +14,6 @@ from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import batches_of, patterned_store
 from training.batches import Augmentation, Batch
-from training.draws import gumbel_noise
 from training.loop import LoopOptions
 from training.meta import FrameLosses, MetaNetwork
 from training.optimize import build_optimizer
@@ -90,24 +89,6 @@ def test_choices_are_one_hot_so_that_training_sees_what_serving_runs(networks: S
         torch.testing.assert_close(sixteenths, sixteenths.round(), atol=1e-4, rtol=0)
         seen.add(tuple(sixteenths.round().tolist()))
     assert len(seen) > 1, "the widths are drawn"
-
-
-def test_a_clips_noise_is_the_same_in_any_batch_and_another_in_every_epoch() -> None:
-    batches = batches_of(patterned_store(8), TINY_CONFIG.clip, stage=2)
-    whole_NK, turned_NK, later_NK = (
-        gumbel_noise(batches, epoch, torch.tensor(clips), 5)
-        for epoch, clips in ((0, [3, 1, 6]), (0, [6, 3]), (1, [3, 1, 6]))
-    )
-    assert torch.equal(whole_NK[-T:], turned_NK[:T])
-    assert torch.equal(whole_NK[:T], turned_NK[T:])
-    assert not torch.isclose(whole_NK, later_NK).any()
-
-
-def test_the_noise_is_gumbels() -> None:
-    batches = batches_of(patterned_store(8), TINY_CONFIG.clip, stage=2)
-    noise_NK = torch.cat([gumbel_noise(batches, epoch, torch.arange(8), 5) for epoch in range(200)])
-    assert float(noise_NK.mean()) == pytest.approx(0.5772, abs=0.02)
-    assert float(noise_NK.var()) == pytest.approx(torch.pi**2 / 6, rel=0.03)
 
 
 def test_every_term_of_the_loss_reaches_the_gate_and_none_the_dynamic_network(

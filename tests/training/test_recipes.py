@@ -8,7 +8,7 @@ import pytest
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
 from training.published import activitynet, fcvid, mini_kinetics, something_v2
-from training.recipes import Optimization, Recipe, for_weights, jhmdb_mini, own_videos, tiny
+from training.recipes import Optimization, PolicyRecipe, Recipe, for_weights, jhmdb_mini, own_videos, tiny
 
 LABELS = tuple(f"label {index}" for index in range(200))
 RecipeOf = Callable[..., Recipe]
@@ -66,7 +66,7 @@ def test_something_something_is_about_time_and_direction() -> None:
 
 def test_own_videos_are_trained_on_in_small_batches_at_every_stage() -> None:
     recipe = own_videos(LABELS)
-    assert list(recipe.stages) == ["distillation", "supernet", "static", "policy"]
+    assert list(recipe.stages) == ["supernet", "static", "policy", "gate"]
     assert {stage.optimization.batch_size for stage in recipe.stages.values()} == {16}
 
 
@@ -83,6 +83,39 @@ def test_views_of_a_model_with_temporal_shift_are_not_to_be_remembered() -> None
     policy = replace(recipe.policy, static_multiplier=0.0, frozen_statistics=True, num_views=2)
     with pytest.raises(ValueError, match="temporal shift cannot be remembered"):
         replace(recipe, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("static_multiplier", 0.5, r"nothing but the gate learns .*'static_multiplier': 0\.5.* must be 0"),
+        ("classifier_multiplier", 1.0, r"nothing but the gate learns .*'classifier_multiplier': 1\.0"),
+        ("fusion_multiplier", 3.0, r"nothing but the gate learns .*'fusion_multiplier': 3\.0"),
+        ("frozen_statistics", False, "nothing but the gate learns .* frozen_statistics must be true"),
+        ("num_views", 4, r"sees the policy's views: gate\.num_views=4 must be policy\.num_views=0"),
+    ],
+)
+def test_a_gates_stage_that_would_train_anything_else_is_refused(
+    name: str, value: float, message: str
+) -> None:
+    recipe = tiny(LABELS)
+    gate = replace(
+        recipe.policy,
+        static_multiplier=0.0,
+        classifier_multiplier=0.0,
+        fusion_multiplier=0.0,
+        frozen_statistics=True,
+    )
+    assert list(replace(recipe, gate=gate).stages) == ["supernet", "policy", "gate"]
+    with pytest.raises(ValueError, match=message):
+        replace(recipe, gate=replace(gate, **{name: value}))  # type: ignore[arg-type]  # of several types
+
+
+def test_a_policy_in_which_nothing_would_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing would learn: one of static_multiplier, classifier_mul"):
+        PolicyRecipe(
+            static_multiplier=0.0, classifier_multiplier=0.0, gate_multiplier=0.0, fusion_multiplier=0.0
+        )
 
 
 @pytest.mark.parametrize(

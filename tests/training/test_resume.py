@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from tests.conftest import REPOSITORY
 from tests.training.killed import small
 from training.data import Split, read_split
 from training.records import STEPS_FILE
-from training.run import RunOptions, train
+from training.run import RunOptions, prepare, train
 from training.run_directory import RunDirectoryError
 
-NUM_STEPS = 6  # two of stage 1, four of stage 2
+NUM_STEPS = 10  # two of stage 1, four of stage 2, and four of the gate alone
 PATIENCE_S = 120
 
 
@@ -80,10 +81,23 @@ def test_a_run_killed_at_a_random_step_ends_with_the_same_weights_bit_for_bit(
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == (undisturbed / WEIGHTS_FILE).read_bytes(), told
 
 
-def test_every_step_of_both_stages_is_recorded(undisturbed: Path) -> None:
+def test_a_run_killed_in_the_gates_stage_says_so_and_ends_with_the_same_weights_bit_for_bit(
+    rendered_set: Path, split: Split, undisturbed: Path, tmp_path: Path
+) -> None:
+    _kill_after(
+        _start(rendered_set, tmp_path), tmp_path / STEPS_FILE, NUM_STEPS - 2, 0.0
+    )  # the step before is kept
+    run = prepare(small(split.labels), split.train, tmp_path, _options(resume=True))
+    assert re.search(r"is resumed (in|after the last epoch of) its stage gate", run.resumed)
+    run.train()
+    assert _steps(tmp_path) == _steps(undisturbed)
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == (undisturbed / WEIGHTS_FILE).read_bytes()
+
+
+def test_every_step_of_every_stage_is_recorded(undisturbed: Path) -> None:
     places = [place[:3] for place in _steps(undisturbed)]
     assert places == [("supernet", 0, 0), ("supernet", 0, 1)] + [
-        ("policy", epoch, step) for epoch in (0, 1) for step in (0, 1)
+        (stage, epoch, step) for stage in ("policy", "gate") for epoch in (0, 1) for step in (0, 1)
     ]
 
 
@@ -115,5 +129,5 @@ def test_stage_2_alone_is_trained_from_another_runs_stage_1(
     split: Split, undisturbed: Path, tmp_path: Path
 ) -> None:
     train(small(split.labels), split.train, tmp_path, _options(from_supernet=undisturbed))
-    assert _steps(tmp_path) == [place for place in _steps(undisturbed) if place[0] == "policy"]
+    assert _steps(tmp_path) == [place for place in _steps(undisturbed) if place[0] != "supernet"]
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == (undisturbed / WEIGHTS_FILE).read_bytes()

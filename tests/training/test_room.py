@@ -50,10 +50,16 @@ def _every_stage(labels: tuple[str, ...]) -> Recipe:
     return replace(
         recipe,
         model=model,
-        distillation=SupernetRecipe(adamw, num_frames=1, anchor_weight=1.0, label_weight=0.0),
-        supernet=SupernetRecipe(ONCE, num_frames=1),
+        supernet=SupernetRecipe(adamw, num_frames=1, anchor_weight=1.0, label_weight=0.0),
         static=StaticRecipe(ONCE, num_frames=1),
         policy=PolicyRecipe(adamw),
+        gate=PolicyRecipe(
+            adamw,
+            static_multiplier=0.0,
+            classifier_multiplier=0.0,
+            fusion_multiplier=0.0,
+            frozen_statistics=True,
+        ),
         validation_share=0.0,
     )
 

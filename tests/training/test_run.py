@@ -120,13 +120,21 @@ def test_too_few_clips_for_a_batch_are_refused_with_both_numbers(rendered_set: P
 
 
 def _four_stages(recipe: Recipe) -> Recipe:
-    """Return the recipe with its stage 1 in two halves, and a static network that learns its small input."""
+    """Return the recipe with features learnt without labels, and a stage each for static network and gate."""
     once = _one_epoch(recipe)
-    without_labels = replace(
-        once.supernet, label_weight=0.0, classifier_multiplier=0.0, anchor_weight=1.0, full_width_anchor=2.0
+    gate = replace(
+        once.policy,
+        static_multiplier=0.0,
+        classifier_multiplier=0.0,
+        fusion_multiplier=0.0,
+        frozen_statistics=True,
+        highest_price=10.0,
     )
     return replace(
-        once, distillation=without_labels, static=StaticRecipe(once.supernet.optimization, num_frames=2)
+        once,
+        supernet=replace(once.supernet, label_weight=0.0, anchor_weight=1.0, full_width_anchor=2.0),
+        static=StaticRecipe(once.supernet.optimization, num_frames=2),
+        gate=gate,
     )
 
 
@@ -135,13 +143,12 @@ def test_every_stage_is_kept_when_it_ends_and_taken_up_from_there(rendered_set: 
     split = replace(whole, train=whole.train[:8], test=())
     recipe = replace(_four_stages(_small(split.labels)), validation_share=0)
     first = _train(recipe, split, tmp_path / "run")
-    assert list(first.reports) == ["distillation", "supernet", "static", "policy"]
-    assert list(first.reports["distillation"][0]) == ["loss", "features"]  # no labels
+    assert list(first.reports) == ["supernet", "static", "policy", "gate"]
     weights = load_model(first.directory).networks.state_dict()
     (first.directory / "supernet.safetensors").unlink()
     (first.directory / "checkpoint.pt").unlink()
     again = _train(recipe, split, tmp_path / "run", resume=True)
-    assert list(again.reports) == ["supernet", "policy"]
+    assert list(again.reports) == ["supernet", "policy", "gate"]
     assert all(
         torch.equal(value, weights[name])
         for name, value in load_model(again.directory).networks.state_dict().items()

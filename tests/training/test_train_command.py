@@ -202,7 +202,10 @@ def test_what_is_wrong_whatever_the_clips_is_said_before_they_are_opened(
     (tmp_path / "run" / "checkpoint.pt").touch()
     taken = _invoke("tiny", tmp_path / "run", "--data", videos)
     assert isinstance(taken.exception, RunDirectoryError)
-    assert unknown.output == taken.output == ""
+    two = _invoke("tiny", tmp_path / "other", "--data", videos, "--refit", "a", "--from-supernet", "b")
+    assert isinstance(two.exception, InvalidParameterError)
+    assert "give --refit a or --from-supernet b, not both" in str(two.exception)
+    assert unknown.output == taken.output == two.output == ""
 
 
 def test_resuming_says_from_where(videos: Path, tmp_path: Path) -> None:

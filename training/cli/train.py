@@ -123,6 +123,19 @@ def train(
         process_group(chosen_device(device)) as own_device,
         ProgressBar(progress, shown=is_main()) as bar,
     ):
+        options = RunOptions(
+            version=version,
+            device=own_device,
+            start=start if start.files else None,
+            from_supernet=from_supernet,
+            refit=refit,
+            resume=resume,
+            several_labels=(several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)).value,
+            stream=stream,
+            num_threads=threads,
+            tensorboard=tensorboard,
+            log_interval=LOG_INTERVAL[own_device.type],
+        )
         clips = from_main(
             lambda: training_clips(
                 dataset,
@@ -137,19 +150,7 @@ def train(
             built(clips.labels),
             clips.real,
             output,
-            RunOptions(
-                version=version,
-                device=own_device,
-                start=start if start.files else None,
-                from_supernet=from_supernet,
-                refit=refit,
-                resume=resume,
-                several_labels=(several_labels or SEVERAL_LABELS.get(recipe, SeveralLabelsName.DRAW)).value,
-                stream=stream,
-                num_threads=threads,
-                tensorboard=tensorboard,
-                log_interval=LOG_INTERVAL[own_device.type],
-            ),
+            options,
             [bar],
             synthetic=clips.rendered,
             tracked=bar.tracked,
