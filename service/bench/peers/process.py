@@ -1,0 +1,121 @@
+"""A peer as a child process: started, waited for, and ended with all that it started."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, Self
+
+from sdcom.errors import SdcomError, SettingsError
+from service.bench.peers.hosting import Network
+
+Peer = Literal["litserve", "ray"]
+
+START_LIMIT_S = 120.0
+STOP_LIMIT_S = 30.0
+_HEALTH: dict[Peer, str] = {"litserve": "/health", "ray": "/-/healthz"}
+
+
+@dataclass(frozen=True, slots=True)
+class HostedPeer:
+    """Which server hosts which networks."""
+
+    peer: Peer
+    network: Network
+    model_dir: Path
+    num_workers: int
+    budget: float | None = None
+
+    def command(self, port: int) -> list[str]:
+        """Return the command that serves it."""
+        options = {"port": port, "model": self.model_dir, "network": self.network, "workers": self.num_workers}
+        if self.budget is not None:
+            options["budget"] = self.budget
+        named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "service.bench.peers", self.peer, *named]
+
+
+class PeerProcess:
+    """A peer, serving from entry to exit.
+
+    Args:
+        hosted: what it serves.
+
+    Attributes:
+        url: where, once entered.
+
+    Raises:
+        SettingsError: the peer is not installed.
+        SdcomError: it did not come up; its log is in the message.
+    """
+
+    def __init__(self, hosted: HostedPeer) -> None:
+        if find_spec(hosted.peer) is None:
+            raise SettingsError(f"{hosted.peer} is not installed: pip install 'sdcom[cpu,peers]'")
+        self._hosted = hosted
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        port = _free_port()
+        self._process = subprocess.Popen(
+            self._hosted.command(port),
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, to be ended as one
+        )
+        try:
+            self._wait(port)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """End the server as its own terminal would, then whatever of it still runs."""
+        assert self._process is not None
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_LIMIT_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
+    def _wait(self, port: int) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_LIMIT_S
+        while not _is_healthy(port, _HEALTH[self._hosted.peer]):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._log.seek(0)
+                log = self._log.read().decode(errors="replace")
+                raise SdcomError(f"{self._hosted.peer} did not come up:\n{log}")
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def _is_healthy(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
