@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from sdcom.checkpoint import ModelInfo, load_info
+from sdcom.checkpoint import ModelInfo, load_info, write_model
 from sdcom.engine.backend import Backend
 from sdcom.errors import SettingsError
 
@@ -93,8 +93,24 @@ def load_untrained_paper(*, num_threads: int) -> Backend:
     Raises:
         SettingsError: torch or ONNX Runtime is not installed.
     """
-    if find_spec("torch") is None or not _has_onnx():
-        raise SettingsError("random networks need torch and ONNX Runtime: pip install 'sdcom[cpu,train]'")
+    _require_untrained()
     from sdcom.engine.untrained import untrained_paper_backend  # noqa: PLC0415
 
     return untrained_paper_backend(num_threads=num_threads)
+
+
+def write_untrained_paper(directory: Path) -> None:
+    """Write the paper's networks with random weights as a model directory, for timing.
+
+    Raises:
+        SettingsError: torch or ONNX Runtime is not installed.
+    """
+    _require_untrained()
+    from sdcom.engine.untrained import untrained_paper  # noqa: PLC0415
+
+    write_model(directory, *untrained_paper())
+
+
+def _require_untrained() -> None:
+    if find_spec("torch") is None or not _has_onnx():
+        raise SettingsError("random networks need torch and ONNX Runtime: pip install 'sdcom[cpu,train]'")

@@ -27,6 +27,7 @@ from sdcom.video import DecoderPool
 from sdcom.video.bench import main as decode
 from service.bench.load import LoadRow, drive
 from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
+from service.bench.peers.command import peers
 from service.bench.requests import time_requests
 from service.demo import ServerProcess
 
@@ -127,6 +128,7 @@ def request(
 
 
 app.command(name="decode")(decode)
+app.command(name="peers")(peers)
 
 
 @app.command(

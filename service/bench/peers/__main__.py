@@ -14,7 +14,9 @@ def main(
     peer: Annotated[Literal["litserve", "ray"], typer.Argument(help="Which server.")],
     *,
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
-    model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model if not given.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model directory; the bundled model if not given.")
+    ] = None,
     network: Annotated[Network, typer.Option(help="What answers.")] = "composition",
     budget: Annotated[float | None, typer.Option(help="Share of the baseline; the model's default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a processor.")] = None,

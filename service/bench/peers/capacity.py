@@ -1,5 +1,6 @@
 """How much a server can do: the highest rate of arrivals at which 99 in 100 are answered in time."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def next_rate(kept: Sequence[float], missed: Sequence[float], first: float) -> f
     low, high = max(kept), min(missed)
     if high <= low * _RESOLUTION:
         return None
-    return (low * high) ** 0.5
+    return math.sqrt(low * high)
 
 
 def find_capacity(load: Callable[[float], LoadRow], *, first: float, seconds: float) -> Capacity:

@@ -1,7 +1,8 @@
 """What a peer hosts: networks that answer clips, in one worker.
 
-The composition and the full-width network run in the same ONNX Runtime sessions that `sdcom serve` uses. Batches
-are taken clip by clip: on a processor a clip's frames are a batch already, and larger ones take no less a frame.
+The composition and the full-width network run in the same ONNX Runtime sessions that `sdcom serve` uses.
+Batches are taken clip by clip: on a processor a clip's frames are a batch already, and larger ones take no
+less time a frame.
 
 Shapes: T frames, H W pixels, D features, L labels.
 """
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
+
+import numpy as np
 
 from sdcom.checkpoint import load_weights
 from sdcom.engine.backend import Backend, Float32Array, UInt8Array
@@ -62,7 +65,11 @@ class Hosting:
         backend = load_backend(self.model_dir, engine="onnx", device="cpu", num_threads=1)
         backend.prepare_thread()
         budget = None if self.budget is None else Budget(share=self.budget)
-        one = composition(backend, budget) if self.network == "composition" else full_width(backend, self.model_dir)
+        one = (
+            composition(backend, budget)
+            if self.network == "composition"
+            else full_width(backend, self.model_dir)
+        )
         clip = backend.info.config.clip
         return lambda videos: [one(decode_with_decord(video, clip)) for video in videos]
 
@@ -85,7 +92,8 @@ def full_width(backend: Backend, model_dir: Path) -> Callable[[UInt8Array], Answ
     config = backend.info.config
     weights = load_weights(model_dir, backend.info)
     head = "dynamic.classifier.1" if "dynamic.classifier.1.weight" in weights else "dynamic.fc"
-    weight_LD, bias_L = weights[f"{head}.weight"], weights[f"{head}.bias"]
+    weight_LD = weights[f"{head}.weight"].astype(np.float32)
+    bias_L = weights[f"{head}.bias"].astype(np.float32)
 
     def answer(frames_THWC: UInt8Array) -> Answer:
         features_D: Float32Array = backend.fill(frames_THWC, 1.0).mean(axis=0)

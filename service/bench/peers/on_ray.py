@@ -1,4 +1,4 @@
-"""On Ray Serve: replicas that decode and compute a batch at a time (`@serve.batch`), behind its HTTP proxy."""
+"""On Ray Serve: replicas that decode and compute a batch at a time (`@serve.batch`), behind its proxy."""
 
 import signal
 
@@ -11,7 +11,6 @@ from service.bench.peers.hosting import Answer, Hosting
 _OBJECT_STORE_BYTES = 100 << 20  # videos travel in messages; the default takes a third of the memory
 
 
-@ray_serve.deployment
 class Videos:
     """Raw bytes of a video in, its label out."""
 
@@ -33,16 +32,14 @@ class Videos:
 
 def serve(hosting: Hosting) -> None:
     """Serve until the process is told to end."""
-    ray.init(
-        num_cpus=hosting.num_workers, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False
-    )
+    ray.init(num_cpus=hosting.num_workers, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False)
     ray_serve.start(http_options={"host": "127.0.0.1", "port": hosting.port})
-    deployed = Videos.options(
+    deployment = ray_serve.deployment(
         num_replicas=hosting.num_workers,
         max_ongoing_requests=2 * hosting.max_batch,  # a batch at work, and one that gathers
         ray_actor_options={"num_cpus": 1},
     )
-    ray_serve.run(deployed.bind(hosting), route_prefix="/recognize")
+    ray_serve.run(deployment(Videos).bind(hosting), route_prefix="/recognize")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray_serve.shutdown()
     ray.shutdown()

@@ -36,7 +36,12 @@ class HostedPeer:
 
     def command(self, port: int) -> list[str]:
         """Return the command that serves it."""
-        options = {"port": port, "model": self.model_dir, "network": self.network, "workers": self.num_workers}
+        options = {
+            "port": port,
+            "model": self.model_dir,
+            "network": self.network,
+            "workers": self.num_workers,
+        }
         if self.budget is not None:
             options["budget"] = self.budget
         named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -67,7 +72,7 @@ class PeerProcess:
 
     def __enter__(self) -> Self:
         port = _free_port()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
             self._hosted.command(port),
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
             stdout=self._log,
