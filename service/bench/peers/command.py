@@ -22,6 +22,7 @@ from sdcom.recognizer import bundled_model_dir
 from sdcom.sampling import Sampling
 from service.bench.peers.capacity import Capacity
 from service.bench.peers.comparison import Standing, contenders, measure, standings, tried
+from service.bench.peers.process import require_peers
 
 _PACKAGES = ("av", "decord", "litserve", "numpy", "onnxruntime", "ray")
 
@@ -47,6 +48,7 @@ def peers(
     output: Annotated[Path | None, typer.Option(help="File for the figures, as JSON.")] = None,
 ) -> None:
     """Find the throughput at one p99 of this server, and of LitServe and Ray Serve with the same networks."""
+    require_peers()
     with ExitStack() as stack:
         model_dir = model or bundled_model_dir()
         if paper:

@@ -21,6 +21,7 @@ Peer = Literal["litserve", "ray"]
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
+_KILL_LIMIT_S = 10.0
 _HEALTH: dict[Peer, str] = {"litserve": "/health", "ray": "/-/healthz"}
 
 
@@ -56,23 +57,21 @@ class PeerProcess:
 
     Attributes:
         url: where, once entered.
+        process: the leader of the peer's process group, once entered.
 
     Raises:
-        SettingsError: the peer is not installed.
         SdcomError: it did not come up; its log is in the message.
     """
 
     def __init__(self, hosted: HostedPeer) -> None:
-        if find_spec(hosted.peer) is None:
-            raise SettingsError(f"{hosted.peer} is not installed: pip install 'sdcom[cpu,peers]'")
         self._hosted = hosted
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
         port = _free_port()
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
             self._hosted.command(port),
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
             stdout=self._log,
@@ -89,24 +88,43 @@ class PeerProcess:
 
     def __exit__(self, *exc_info: object) -> None:
         """End the server as its own terminal would, then whatever of it still runs."""
-        assert self._process is not None
-        self._process.terminate()
+        assert self.process is not None
+        self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_LIMIT_S)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            self.process.wait(STOP_LIMIT_S)
+        _end_group(self.process.pid)
+        self.process.wait()
         self._log.close()
 
     def _wait(self, port: int) -> None:
-        assert self._process is not None
+        assert self.process is not None
         deadline = time.monotonic() + START_LIMIT_S
         while not _is_healthy(port, _HEALTH[self._hosted.peer]):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 self._log.seek(0)
                 log = self._log.read().decode(errors="replace")
                 raise SdcomError(f"{self._hosted.peer} did not come up:\n{log}")
             time.sleep(0.2)
+
+
+def _end_group(group: int) -> None:
+    """Kill what is left of a process group, and wait until it is gone: it would disturb the next server."""
+    deadline = time.monotonic() + _KILL_LIMIT_S
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def require_peers() -> None:
+    """Make sure that every peer can start.
+
+    Raises:
+        SettingsError: one is not installed.
+    """
+    missing = [peer for peer in _HEALTH if find_spec(peer) is None]
+    if missing:
+        raise SettingsError(f"not installed: {', '.join(missing)}; pip install 'sdcom[cpu,peers]'")
 
 
 def _free_port() -> int:
