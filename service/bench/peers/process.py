@@ -76,7 +76,7 @@ class PeerProcess:
             env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to be ended as one
+            process_group=0,  # to be ended as one; a session Linux would schedule apart from its client
         )
         try:
             self._wait(port)
