@@ -28,6 +28,7 @@ from sdcom.video.bench import main as decode
 from service.bench.load import LoadRow, drive
 from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
 from service.bench.peers.command import peers
+from service.bench.plots.command import plots
 from service.bench.requests import time_requests
 from service.demo import ServerProcess
 
@@ -129,6 +130,7 @@ def request(
 
 app.command(name="decode")(decode)
 app.command(name="peers")(peers)
+app.command(name="plots")(plots)
 
 
 @app.command(

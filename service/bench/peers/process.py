@@ -22,6 +22,8 @@ Peer = Literal["litserve", "ray"]
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 _KILL_LIMIT_S = 10.0
+_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""No report to Ray's makers; and its workers, nice by default, get the share of the processors that others get."""
 _HEALTH: dict[Peer, str] = {"litserve": "/health", "ray": "/-/healthz"}
 
 
@@ -73,7 +75,7 @@ class PeerProcess:
         port = _free_port()
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             self._hosted.command(port),
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            env=os.environ | _RAY,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             process_group=0,  # to be ended as one; a session Linux would schedule apart from its client
