@@ -23,7 +23,7 @@ START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 _KILL_LIMIT_S = 10.0
 _RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-"""No report to Ray's makers; and its workers, nice by default, get the share of the processors that others get."""
+"""No report to Ray's makers; and its workers, nice by default, get the processors as others do."""
 _HEALTH: dict[Peer, str] = {"litserve": "/health", "ray": "/-/healthz"}
 
 
