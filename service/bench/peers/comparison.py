@@ -1,13 +1,12 @@
 """The servers side by side: each one's capacity in every turn, medians, and how many times less than ours."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from sdcom.sampling import Sampling
 from service.bench.load import LoadRow, drive, post
 from service.bench.peers.capacity import Capacity, find_capacity, keeps_up
 from service.bench.peers.hosting import Network
@@ -59,13 +58,19 @@ class Standing:
 
 
 def contenders(
-    model_dir: Path, *, budget: float | None, num_workers: int, sampling: Sampling
+    model_dir: Path, settings: Mapping[str, str], *, budget: float | None, num_workers: int
 ) -> list[Contender]:
-    """Return our server and every peer with each of the networks."""
-    ours = {"SDCOM_MODEL_DIR": str(model_dir), "SDCOM_SAMPLING": sampling}
+    """Return our server, and every peer with each of the networks.
+
+    Args:
+        model_dir: what the peers host.
+        settings: our server's SDCOM_* variables.
+        budget: share of the baseline's FLOPs; None is the model's default.
+        num_workers: of each peer.
+    """
     query = "" if budget is None else f"budget={budget}"
     return [
-        Contender(OURS, "composition", lambda: _our_server(ours), query),
+        Contender(OURS, "composition", lambda: _our_server(settings), query),
         *(
             _peer(HostedPeer(peer, network, model_dir, num_workers, budget))
             for network in get_args(Network)
@@ -116,36 +121,46 @@ def measure(contender: Contender, body: bytes, *, first: float, seconds: float, 
         return find_capacity(load, first=first, seconds=seconds)
 
 
-def standings(entrants: Sequence[Contender], capacities: Sequence[Sequence[Capacity]]) -> list[Standing]:
-    """Sum the turns up.
+Turns = list[tuple[Contender, list[Capacity]]]
+"""Each server, ours first, with what each turn found."""
+
+
+def take_turns(order: Iterable[Contender], measured: Callable[[Contender], Capacity]) -> Turns:
+    """Measure servers in an order in which each may come again.
 
     Args:
-        entrants: the servers, ours first.
-        capacities: of each server, each turn's.
+        order: the servers, ours first.
+        measured: finds a server's capacity.
     """
-    ours = statistics.median(capacity.throughput for capacity in capacities[0])
-    found = []
-    for entrant, turns in zip(entrants, capacities, strict=True):
-        throughput = statistics.median(capacity.throughput for capacity in turns)
-        middle = sorted(turns, key=lambda capacity: capacity.throughput)[len(turns) // 2]
-        found.append(
-            Standing(
-                entrant.server,
-                entrant.network,
-                throughput,
-                ours / throughput if throughput else None,
-                middle.best,
-                tuple(capacity.throughput for capacity in turns),
-            )
+    turns: dict[Contender, list[Capacity]] = {}
+    for contender in order:
+        turns.setdefault(contender, []).append(measured(contender))
+    return list(turns.items())
+
+
+def standings(turns: Turns) -> list[Standing]:
+    """Sum the turns up."""
+    medians = [statistics.median(each.throughput for each in capacities) for _, capacities in turns]
+    rows = []
+    for (contender, capacities), throughput in zip(turns, medians, strict=True):
+        middle = sorted(capacities, key=lambda capacity: capacity.throughput)[len(capacities) // 2]
+        row = Standing(
+            contender.server,
+            contender.network,
+            throughput,
+            medians[0] / throughput if throughput else None,
+            middle.best,
+            tuple(capacity.throughput for capacity in capacities),
         )
-    return found
+        rows.append(row)
+    return rows
 
 
-def tried(entrants: Sequence[Contender], capacities: Sequence[Sequence[Capacity]]) -> list[dict[str, Any]]:
+def tried(turns: Turns) -> list[dict[str, Any]]:
     """Return every rate of every turn, as JSON."""
     return [
-        {"server": entrant.server, "network": entrant.network, "turn": turn, **asdict(row)}
-        for entrant, turns in zip(entrants, capacities, strict=True)
-        for turn, capacity in enumerate(turns)
+        {"server": contender.server, "network": contender.network, "turn": turn, **asdict(row)}
+        for contender, capacities in turns
+        for turn, capacity in enumerate(capacities)
         for row in capacity.rows
     ]

@@ -22,7 +22,7 @@ from sdcom.recognizer import Recognizer, bundled_model_dir
 from service.bench.app import app
 from service.bench.load import LoadRow, post
 from service.bench.peers.capacity import Capacity, find_capacity, keeps_up
-from service.bench.peers.comparison import contenders, standings, tried
+from service.bench.peers.comparison import Contender, contenders, standings, take_turns, tried
 from service.bench.peers.hosting import Hosting, full_width
 from service.bench.peers.process import HostedPeer, Peer, PeerProcess
 from tests.conftest import TINY_CONFIG, lively_networks
@@ -65,7 +65,7 @@ def test_refusals_and_late_answers_count_against_a_rate() -> None:
 
 
 def test_the_median_turn_stands_for_a_server_and_ours_is_what_the_others_are_compared_with() -> None:
-    entrants = contenders(bundled_model_dir(), budget=0.5, num_workers=2, sampling="centers")
+    entrants = contenders(bundled_model_dir(), {}, budget=0.5, num_workers=2)
     assert [(entrant.server, entrant.network) for entrant in entrants] == [
         ("sdcom", "composition"),
         ("LitServe", "composition"),
@@ -73,17 +73,19 @@ def test_the_median_turn_stands_for_a_server_and_ours_is_what_the_others_are_com
         ("LitServe", "full-width"),
         ("Ray Serve", "full-width"),
     ]
-    turns = [[10, 30, 20], [5, 4, 40], [10, 10, 10], [2, 1, 3], [0, 0, 0]]
-    capacities = [
-        [Capacity((_row(rate, 10 * rate), _row(2 * rate, 0)), 10.0) for rate in each] for each in turns
-    ]
-    rows = standings(entrants, capacities)
+    found = iter([10, 5, 10, 2, 0, 30, 4, 10, 1, 0, 20, 40, 10, 3, 0])
+
+    def measured(_: Contender) -> Capacity:
+        rate = next(found)
+        return Capacity((_row(rate, 10 * rate), _row(2 * rate, 0)), 10.0)
+
+    turns = take_turns(entrants * 3, measured)
+    rows = standings(turns)
     assert [row.throughput for row in rows] == [20, 5, 10, 2, 0]
     assert [row.times_less for row in rows] == [1, 4, 2, 10, None]
     assert rows[0].best == _row(20, 200)
     assert list(rows[0].turns) == [10, 30, 20]
-    json.dumps(tried(entrants, capacities), allow_nan=False)
-    assert len(tried(entrants, capacities)) == 5 * 3 * 2
+    assert len(json.loads(json.dumps(tried(turns), allow_nan=False))) == 5 * 3 * 2
 
 
 def test_a_peer_is_told_the_budget_only_where_one_is_named() -> None:
