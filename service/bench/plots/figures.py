@@ -61,7 +61,7 @@ def draw_widths(figure: Figure, records: Mapping[str, Record]) -> None:
         axes.plot(*zip(*widths.values(), strict=True), **look, label=f"{name}: dynamic network by width")
         axes.plot(*shares["static"], **look, fillstyle="none", label=f"{name}: static network")
         place = _BELOW if marker == "o" else _ABOVE
-        for part, share in widths.items():
+        for part, share in list(widths.items())[:-1]:  # full width is the corner of both
             axes.annotate(part.removeprefix("dynamic at "), share, color=color, fontsize=9, **place)
     axes.set(xlabel="MACs, of the full width's", ylabel="time, of the full width's")
     _logarithmic(axes, (0.05, 0.1, 0.2, 0.5, 1), percent=True)

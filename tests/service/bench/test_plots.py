@@ -1,6 +1,7 @@
 """The figures of docs/performance.md: drawn from what the bench commands save, the same every time."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -84,7 +85,8 @@ def test_a_figure_whose_records_are_not_all_there_is_left_out(records: Path, tmp
 
 
 def test_the_figures_in_the_documentation_are_those_of_its_records(tmp_path: Path) -> None:
-    drawn = draw_all(RECORDS, tmp_path)
-    assert len(drawn) == len(FIGURES)
-    for path in drawn:
-        assert path.read_bytes() == (PLOTS / path.name).read_bytes(), f"make {path.name} anew"
+    drawn = {path.name: path.read_bytes() for path in draw_all(RECORDS, tmp_path)}
+    assert drawn
+    assert drawn == {path.name: path.read_bytes() for path in PLOTS.glob("bench-*.svg")}
+    page = (REPOSITORY / "docs" / "performance.md").read_text()
+    assert set(re.findall(r"plots/(bench-\S+\.svg)", page)) == set(drawn)
