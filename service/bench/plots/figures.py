@@ -112,9 +112,9 @@ def draw_load(figure: Figure, records: Mapping[str, Record]) -> None:
 
 def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
     """Draw the processor time of sixteen frames of H.264 by the distance of keyframes, beside decord's."""
-    figure.set_size_inches(8, 4)
     rows = [row for row in records["decode"]["rows"] if "-h264-" in row["clip"]]
     kinds = sorted({row["clip"].split("-h264-")[0] for row in rows}, reverse=True)
+    figure.set_size_inches(max(5.5, 4.2 * len(kinds)), 4)
     ways = {"decord, centres": (_GREY, ""), "centers": (_ORANGE, "//"), "cheapest": (_BLUE, "")}
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         shown = [row for row in rows if row["clip"].startswith(kind)]
@@ -134,7 +134,9 @@ def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
         )
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.axes[0].set_ylabel("ms of processor time, 16 frames")
-    figure.axes[-1].legend(fontsize=9)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9
+    )
 
 
 def draw_peers(figure: Figure, records: Mapping[str, Record]) -> None:
