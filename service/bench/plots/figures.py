@@ -127,6 +127,7 @@ def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
             heights = [found[gop] for gop in gops]
             bars = axes.bar(places, heights, 0.25, color=color, hatch=hatch, edgecolor="white", label=way)
             axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=1)
+        axes.margins(y=0.08)
         axes.set_xticks(range(len(gops)), [str(gop) for gop in gops])
         axes.set(
             title=kind.replace("-", ", ").removesuffix("s") + " s",
