@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import av
-import numpy as np
-
 from sdcom.engine.backend import Backend
 from sdcom.recognition import Budget, Recognition
 from sdcom.recognizer import Recognizer
+from service.bench.decord_frames import decode_with_decord
 from service.bench.turns import medians_ms
 
 BASELINE = "decord, full width on every frame"
@@ -67,16 +65,5 @@ def time_requests(
 
 
 def _baseline(backend: Backend, file: Path) -> object:
-    import decord  # noqa: PLC0415 - not on every platform, and only this asks for it
-
-    clip = backend.info.config.clip
-    with av.open(str(file)) as opened:  # decord tells the size only after it has begun to decode
-        width, height = opened.streams.video[0].width, opened.streams.video[0].height
-    scale = clip.short_side / min(height, width)
-    size = {"width": round(width * scale), "height": round(height * scale)}
-    reader = decord.VideoReader(str(file), num_threads=1, **size)
-    centers_T = (2 * np.arange(clip.num_frames) + 1) * len(reader) // (2 * clip.num_frames)
-    frames_THWC = reader.get_batch(centers_T).asnumpy()
-    top, left = ((side - clip.crop) // 2 for side in frames_THWC.shape[1:3])
-    cropped = np.ascontiguousarray(frames_THWC[:, top : top + clip.crop, left : left + clip.crop])
-    return backend.fill(cropped, 1.0).mean(axis=0)
+    frames_THWC = decode_with_decord(file.read_bytes(), backend.info.config.clip)
+    return backend.fill(frames_THWC, 1.0).mean(axis=0)
