@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcom.budget import WidthPlan
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed
@@ -45,6 +48,28 @@ Answer = TypeVar("Answer")
 def bundled_model_dir() -> Path:
     """Return the directory of the model that ships with the package."""
     return Path(str(resources.files("sdcom"))) / "bundled"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A decoded video that the networks have, whose answer is to come.
+
+    Attributes:
+        composed: what they will say; may be cancelled.
+        answer: turns it into the answer.
+    """
+
+    composed: Future[Composed]
+    answer: Callable[[Composed], Recognition]
+
+    def result(self) -> Recognition:
+        """Wait for the answer.
+
+        Raises:
+            DeadlineExceededError: the deadline passed first.
+            OverloadedError: the recognizer was closed first.
+        """
+        return self.answer(self.composed.result())
 
 
 class Recognizer:
@@ -175,7 +200,33 @@ class Recognizer:
         min_lam: float = 0.0,
         deadline: float | None = None,
     ) -> Recognition:
-        """Recognise one video file.
+        """Recognise one video file: `submit` it, and wait for the answer."""
+        submitted = self.submit(
+            source,
+            top_k=top_k,
+            budget=budget,
+            min_confidence=min_confidence,
+            min_lam=min_lam,
+            deadline=deadline,
+        )
+        return submitted.result()
+
+    def submit(
+        self,
+        source: BinaryIO | Path | str,
+        *,
+        top_k: int = 5,
+        budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Submitted:
+        """Decode one video file and hand its frames to the networks, without waiting for their answer.
+
+        Waits for a decoder, and while the networks have as many videos as there is room for. With
+        `min_confidence` the answer is there when it returns: what is decoded and what is computed depend on
+        each other.
 
         Args:
             source: a path, or an open binary file that has a real file descriptor.
@@ -186,6 +237,7 @@ class Recognizer:
             min_lam: the least price at which the gate chooses widths, whatever the budget would allow: a busy
                 service spends less so.
             deadline: `time.monotonic()` value after which the answer is not wanted.
+            cancellation: ends the work early once the answer is not wanted.
 
         Raises:
             InvalidParameterError: `top_k` is below 1, `min_confidence` out of range, or the budget in
@@ -194,6 +246,7 @@ class Recognizer:
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
             OverloadedError: this recognizer is closed.
+            CancelledError: it was cancelled.
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
@@ -201,18 +254,32 @@ class Recognizer:
             raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
         if isinstance(source, str):
             source = Path(source)
-        compose = self._composition(budget, min_confidence, min_lam)
+        cancellation = cancellation or Cancellation()
+        compose = self._composition(budget, min_confidence, min_lam, cancellation)
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=deadline)
-        decode_ms = (time.perf_counter() - started) * 1e3
+        decoded = time.perf_counter()
+        cancellation.check()
         composed = compose(clip.frames_THWC[self._order_T], deadline)
-        composed.ledger.min_lam = min_lam
-        return self._recognition(clip, composed, top_k, decode_ms)
+        cancellation.follow(composed)
+        door_s = 0.0 if min_confidence is not None else time.perf_counter() - decoded
+        times_s, facts = clip.times_s, _facts(clip)  # the frames are not kept with them
+
+        def answer(composed: Composed) -> Recognition:
+            composed.ledger.min_lam = min_lam
+            waits_ms = {"queue": (door_s + composed.queue_s) * 1e3, "decode": (decoded - started) * 1e3}
+            return self._recognition(times_s, facts, composed, top_k, waits_ms)
+
+        return Submitted(composed, answer)
 
     def _composition(
-        self, budget: Budget | None, min_confidence: float | None, min_lam: float
-    ) -> Callable[[UInt8Array, float | None], Composed]:
-        """Return what turns frames in feeding order, and a deadline, into an answer.
+        self,
+        budget: Budget | None,
+        min_confidence: float | None,
+        min_lam: float,
+        cancellation: Cancellation,
+    ) -> Callable[[UInt8Array, float | None], Future[Composed]]:
+        """Return what hands frames in feeding order, with a deadline, to the networks.
 
         Raises:
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
@@ -220,26 +287,33 @@ class Recognizer:
         """
         if min_confidence is None:
             planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=min_lam)
-            return lambda frames_THWC, deadline: self._turns.compose(frames_THWC, planner, deadline)
+            return lambda frames_THWC, deadline: self._turns.submit(frames_THWC, planner, deadline)
         allowance, limit = video_allowance(self.info, budget, self._hardware), video_limit(self.info, budget)
         max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
         lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
 
-        def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Composed:
+        def in_turn(step: Callable[[], Answer]) -> Answer:
+            cancellation.check()
+            return self._turns.call(step)
+
+        def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Future[Composed]:
+            done = Future[Composed]()
             try:
-                return compose_until_confident(
+                composed = compose_until_confident(
                     self.backend,
                     frames_THWC,
                     confidence=min_confidence,
                     lam=lam,
                     allowance=allowance,
                     deadline=deadline,
-                    in_turn=self._turns.call,
+                    in_turn=in_turn,
                 )
             except DeadlineExceededError as exc:
                 with self._counting:
                     self._lost_macs += exc.lost_macs
                 raise
+            done.set_result(composed)
+            return done
 
         return until_confident
 
@@ -254,25 +328,26 @@ class Recognizer:
         return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
 
     def _recognition(
-        self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
+        self,
+        times_s: tuple[float, ...],
+        facts: VideoFacts,
+        composed: Composed,
+        top_k: int,
+        waits_ms: dict[str, float],
     ) -> Recognition:
         labels, widths = self.info.config.labels, self.info.config.widths
         fed = []
         for position, time_index in enumerate(self._order_T[: len(composed.logits_TL)]):
             best = top_predictions(composed.logits_TL[position], labels, 1)[0]
             width = widths[composed.plan.choices[position]]
-            fed.append(
-                (int(time_index), FrameResult(clip.times_s[time_index], width, best.label, best.score))
-            )
+            fed.append((int(time_index), FrameResult(times_s[time_index], width, best.label, best.score)))
         return Recognition(
             model=self.info.full_name,
             predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
             frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
             ledger=composed.ledger,
-            timing_ms={"decode": decode_ms, **{part: s * 1e3 for part, s in composed.stage_s.items()}},
-            video=VideoFacts(
-                clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder
-            ),
+            timing_ms=waits_ms | {part: s * 1e3 for part, s in composed.stage_s.items()},
+            video=facts,
         )
 
     def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
@@ -282,6 +357,10 @@ class Recognizer:
         score = float(softmax(step.logits_L)[index])
         label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
+
+
+def _facts(clip: DecodedClip) -> VideoFacts:
+    return VideoFacts(clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder)
 
 
 class FrameStream:

@@ -46,22 +46,24 @@ def compose_until_confident(
     macs = backend.info.macs
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
     currency, left = allowance.currency, allowance.left
-    stream, steps = CausalStream(backend, lam, currency), list[StreamStep]()
+    stream, steps, queue_s = CausalStream(backend, lam, currency), list[StreamStep](), 0.0
     for frame_HWC in frames_THWC:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms",
                 lost_macs=sum(step.ledger.total_macs for step in steps),
             )
+        asked = time.perf_counter()
         steps.append(in_turn(partial(stream.push, frame_HWC, left)))
+        queue_s += time.perf_counter() - asked - sum(steps[-1].stage_s.values())
         if left is not None:
             left -= currency.cost(steps[-1].plan)
         if softmax(steps[-1].logits_L).max() >= confidence:
             break
-    return _composed(steps, macs.baseline(len(frames_THWC)))
+    return _composed(steps, macs.baseline(len(frames_THWC)), queue_s)
 
 
-def _composed(steps: list[StreamStep], baseline_macs: int) -> Composed:
+def _composed(steps: list[StreamStep], baseline_macs: int, queue_s: float) -> Composed:
     """Return a video's steps as one whole; its price is the highest that a frame was planned at."""
     choices = tuple(step.plan.choices[0] for step in steps)
     lam = max(step.plan.lam for step in steps)
@@ -73,4 +75,4 @@ def _composed(steps: list[StreamStep], baseline_macs: int) -> Composed:
         for part, seconds in step.stage_s.items():
             stage_s[part] += seconds
     plan = WidthPlan(choices, lam, ledger.macs[Part.DYNAMIC])
-    return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s)
+    return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s, queue_s)

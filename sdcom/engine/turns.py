@@ -1,8 +1,9 @@
 """Whose turn it is: one video after the other, or batches of the frames of all that are in flight."""
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sdcom.engine.backend import Backend, UInt8Array
@@ -11,23 +12,33 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.scheduler import Scheduler
-from sdcom.engine.threads import result_on
+from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
 
 Answer = TypeVar("Answer")
 
 MOST_AT_ONCE = 256
 """Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
+MOST_AT_ONCE_ON_PROCESSOR = 32
+"""The same for a processor, where larger batches gain nothing and take long to measure."""
+MOST_FRAMES_IN_FLIGHT = 4 * MOST_AT_ONCE
+"""Frames of all videos that batches are made of: some for every width (docs/adr/0010-hand-off.md)."""
 
 
 class Turns(Protocol):
     """Gives the networks to one caller at a time. For any thread."""
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames, in feeding order, through the composition.
+    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+        """Hand over one video's frames, in feeding order, to be run through the composition.
+
+        Waits while as many videos are here as there is room for, so that no more frames are held.
+
+        Returns:
+            A future, which may be cancelled. It may end with DeadlineExceededError, or with OverloadedError
+            if the networks are closed first.
 
         Raises:
-            DeadlineExceededError: the deadline, a `time.monotonic()` value, passed first.
+            DeadlineExceededError: the deadline, a `time.monotonic()` value, passed while there was no room.
             OverloadedError: the networks are closed.
         """
 
@@ -54,25 +65,32 @@ class OneByOne:
 
     Args:
         backend: of the model.
+        num_videos: that are here at once, one computed and the others waiting.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, num_videos: int = 2) -> None:
         self._backend = backend
+        self._room = threading.Semaphore(num_videos)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames through the composition, alone."""
+    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+        """Hand over one video's frames, to be run through the composition alone."""
+        left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        if not self._room.acquire(timeout=left_s):
+            raise _too_late()
+        came = time.monotonic()
 
         def run() -> Composed:
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineExceededError(
-                    "the deadline passed before the networks ran; allow a larger deadline_ms"
-                )
-            return compose_video(self._backend, frames_THWC, planner)
+            began = time.monotonic()
+            if deadline is not None and began > deadline:
+                raise _too_late()
+            composed = compose_video(self._backend, frames_THWC, planner)
+            composed.queue_s = began - came
+            return composed
 
-        return self.call(run)
+        return submit_on(self._thread, run, over=self._room.release)
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, in turn."""
@@ -96,15 +114,18 @@ class Together:
     Args:
         backend: of a model without temporal shift; what its batches cost is measured first.
         num_videos: that are in flight at once.
+        most_at_once: frames, or videos, of one batch.
         num_in_hand: batches gathered or handed back while another one is computed.
     """
 
-    def __init__(self, backend: Backend, *, num_videos: int, num_in_hand: int = 2) -> None:
+    def __init__(
+        self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE, num_in_hand: int = 2
+    ) -> None:
         config = backend.info.config
         num_frames = num_videos * config.clip.num_frames
         limits = Limits(
-            max_batch_frames=min(num_frames, MOST_AT_ONCE),
-            max_batch_videos=min(num_videos, MOST_AT_ONCE),
+            max_batch_frames=min(num_frames, most_at_once),
+            max_batch_videos=min(num_videos, most_at_once),
             max_frames_in_flight=num_frames,
         )
         backend.prepare_thread()
@@ -117,9 +138,9 @@ class Together:
             initializer=backend.prepare_thread,
         )
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames through the composition, in batches with others."""
-        return self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline).result()
+    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+        """Hand over one video's frames, to be run through the composition in batches with others."""
+        return self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
@@ -143,7 +164,7 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
         backend: of the model.
         batching: what was asked for; None has batches everywhere but on a processor, which they do not make
             faster.
-        num_videos: in flight at once.
+        num_videos: decoded and waiting at once, at least; where batches are made of them there are more.
 
     Raises:
         SettingsError: batches were asked for, and the model has a temporal shift.
@@ -153,6 +174,17 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
         raise SettingsError(
             f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
         )
+    on_processor = backend.provider.name.endswith("-cpu")
     if batching is None:
-        batching = not (shifts or backend.provider.name.endswith("-cpu"))
-    return Together(backend, num_videos=num_videos) if batching else OneByOne(backend)
+        batching = not (shifts or on_processor)
+    if not batching:
+        return OneByOne(backend, num_videos=num_videos)
+    return Together(
+        backend,
+        num_videos=max(num_videos, MOST_FRAMES_IN_FLIGHT // backend.info.config.clip.num_frames),
+        most_at_once=MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE,
+    )
+
+
+def _too_late() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline passed before the networks ran; allow a larger deadline_ms")

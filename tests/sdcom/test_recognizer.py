@@ -72,7 +72,7 @@ def test_a_rendered_clip_is_recognised_with_every_fact_about_it(recognizer: Reco
     video = recognition.video
     assert (video.width, video.height, video.container, video.codec) == (160, 120, "mp4", "h264")
     assert video.duration_s == pytest.approx(30 / 25)
-    assert set(recognition.timing_ms) == {"decode", *Part}
+    assert set(recognition.timing_ms) == {"queue", "decode", *Part}
 
 
 @pytest.mark.shared

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
+from sdcom.budget import WidthPlan
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
+from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.recognition import (
     Budget,
@@ -27,6 +31,7 @@ from sdcom.recognition import (
     StreamPrediction,
     VideoFacts,
 )
+from sdcom.recognizer import Submitted
 from service.app import create_app
 from service.calls import CallLog
 from service.engine import Engine
@@ -60,7 +65,7 @@ class FakeRecognizer:
     def close(self) -> None:
         """Hold nothing."""
 
-    def recognize(
+    def submit(
         self,
         source: BinaryIO,
         *,
@@ -69,7 +74,8 @@ class FakeRecognizer:
         min_confidence: float | None = None,
         min_lam: float = 0.0,
         deadline: float | None = None,
-    ) -> Recognition:
+        cancellation: Cancellation | None = None,
+    ) -> Submitted:
         self.started.release()
         assert self.gate.wait(20)
         if self.error is not None:
@@ -84,14 +90,17 @@ class FakeRecognizer:
             Counter({0.0: 15, 0.25: 1}),
             min_lam=min_lam,
         )
-        return Recognition(
+        recognition = Recognition(
             model=INFO.full_name,
             predictions=(Prediction("wave", 1, 0.7000000000000001), Prediction("stand", 0, 0.3))[:top_k],
             frames=(FrameResult(0.1, 0.25, "wave", 1 / 3),),
             ledger=ledger,
-            timing_ms=dict.fromkeys(("decode", "static", "gate", "dynamic", "fusion"), 1.0),
+            timing_ms=dict.fromkeys(("queue", "decode", "static", "gate", "dynamic", "fusion"), 1.0),
             video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord"),
         )
+        composed = Future[Composed]()
+        composed.set_result(Composed(np.zeros((1, 2), np.float32), WidthPlan((0,), 0.0, 0), ledger))
+        return Submitted(composed, lambda _: recognition)
 
     def open_stream(self, *, budget: Budget | None = None) -> "FakeStream":
         self.budgets.append(budget)

@@ -39,7 +39,7 @@ def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny
     plan = _policy(tiny_model)
     clips = [patterned_frames(4, seed) for seed in range(12)]
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(lambda clip: turns.compose(clip, plan, None), clips))
+        answers = list(threads.map(lambda clip: turns.submit(clip, plan, None).result(), clips))
     for clip, answer in zip(clips, answers, strict=True):
         expected = compose_video(TorchBackend(tiny_model), clip, plan)
         assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
@@ -67,7 +67,7 @@ def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_
         threads.submit(turns.call, occupy)
         begun.wait(20)
         deadline = time.monotonic() + 0.05
-        waiting = threads.submit(turns.compose, patterned_frames(4, 0), _policy(tiny_model), deadline)
+        waiting = turns.submit(patterned_frames(4, 0), _policy(tiny_model), deadline)
         while time.monotonic() <= deadline:
             time.sleep(0.01)
         release.set()
@@ -88,7 +88,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
         waiting: list[Future[str] | Future[Composed]] = [
             threads.submit(turns.call, lambda: "too late"),
-            threads.submit(turns.compose, clip, plan, None),
+            turns.submit(clip, plan, None),
         ]
         closing = threads.submit(turns.close)
         release.set()
@@ -96,7 +96,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         assert working.result(20) == "was at work"
         for future in waiting:
             assert future.exception(20) is None or isinstance(future.exception(), OverloadedError)
-    for ask in (lambda: turns.call(lambda: 0), lambda: turns.compose(clip, plan, None)):
+    for ask in (lambda: turns.call(lambda: 0), lambda: turns.submit(clip, plan, None)):
         with pytest.raises(OverloadedError, match="closed"):
             ask()
 
@@ -108,7 +108,7 @@ def test_what_batches_execute_for_nobody_is_counted(tiny_model: Model) -> None:
         raise RuntimeError("no plan today")
 
     with pytest.raises(RuntimeError, match="no plan today"):
-        turns.compose(patterned_frames(4, 0), fail, None)  # type: ignore[arg-type]  # it raises
+        turns.submit(patterned_frames(4, 0), fail, None).result()  # type: ignore[arg-type]  # it raises
     macs = tiny_model.info.macs
     assert turns.lost_macs == 4 * (macs.static + macs.gate)
     turns.close()
