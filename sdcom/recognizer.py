@@ -1,7 +1,7 @@
 """The front door: a video in, a `Recognition` out. Every transport enters here."""
 
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
+from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.turns import OneByOne, Turns, turns_for
-from sdcom.errors import DeadlineExceededError, InvalidParameterError
+from sdcom.errors import InvalidParameterError
 from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
     GIGA,
@@ -103,8 +104,6 @@ class Recognizer:
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
         self._turns = turns or OneByOne(backend)
-        self._lost_macs = 0
-        self._counting = threading.Lock()  # callers' threads count
 
     @classmethod
     def load(
@@ -161,10 +160,13 @@ class Recognizer:
         """What computes the networks."""
         return self.backend.provider
 
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
-        return self._lost_macs + self._turns.lost_macs
+    def executed_macs(self) -> Counter[Part]:
+        """Return what has been executed, by part: for answers, and for none.
+
+        Beyond the answers' ledgers that is padding, failed batches, and what videos had cost that were given
+        up. Warming up and measuring are not in it.
+        """
+        return self._turns.backend.executed()
 
     def __enter__(self) -> Self:
         return self
@@ -298,9 +300,9 @@ class Recognizer:
 
         def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Future[Composed]:
             done = Future[Composed]()
-            try:
-                composed = compose_until_confident(
-                    self.backend,
+            done.set_result(
+                compose_until_confident(
+                    self._turns.backend,
                     frames_THWC,
                     confidence=min_confidence,
                     lam=lam,
@@ -308,11 +310,7 @@ class Recognizer:
                     deadline=deadline,
                     in_turn=in_turn,
                 )
-            except DeadlineExceededError as exc:
-                with self._counting:
-                    self._lost_macs += exc.lost_macs
-                raise
-            done.set_result(composed)
+            )
             return done
 
         return until_confident
@@ -325,7 +323,7 @@ class Recognizer:
             InvalidParameterError: a budget is named and the model was never calibrated, or it is in
                 milliseconds.
         """
-        return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
+        return FrameStream(self, CausalStream(self._turns.backend, stream_price(self.info, budget)))
 
     def _recognition(
         self,

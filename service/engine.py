@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.composed import Composed
+from sdcom.engine.ledger import Part
 from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from sdcom.recognizer import Submitted
@@ -49,9 +50,8 @@ class VideoRecognizer(Protocol):
     def provider(self) -> Provider:
         """What computes its networks."""
 
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer."""
+    def executed_macs(self) -> Mapping[Part, int]:
+        """Return what has been executed, by part, for answers and for none."""
 
     def warm_up(self) -> None:
         """Run the model once at every width."""
@@ -103,7 +103,7 @@ class Engine:
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
         metrics.model_loaded(self.info.full_name, self.info.config.widths, recognizer.provider)
-        metrics.executed.watch_lost(lambda: recognizer.lost_macs)
+        metrics.work.watch(recognizer.executed_macs)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
     @property
@@ -217,9 +217,9 @@ class Engine:
         return work
 
     def _count(self, composed: Future[Composed]) -> None:
-        """Count what a video has cost, whoever still waits for its answer."""
+        """Count a video that was computed to its end, whoever still waits for its answer."""
         if not composed.cancelled() and composed.exception() is None:
-            self.metrics.video_executed(composed.result().ledger)
+            self.metrics.video_composed(composed.result().ledger)
 
     def _governed(self, min_share: float = 0.0) -> float:
         """Return the least price at which the gate may choose, as long as the queue is now."""

@@ -41,7 +41,7 @@ def compose_until_confident(
         in_turn: runs each frame's step where and when the networks may be called.
 
     Raises:
-        DeadlineExceededError: the deadline passed first; `lost_macs` says what had been executed by then.
+        DeadlineExceededError: the deadline passed first.
     """
     macs = backend.info.macs
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
@@ -50,8 +50,7 @@ def compose_until_confident(
     for frame_HWC in frames_THWC:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
-                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms",
-                lost_macs=sum(step.ledger.total_macs for step in steps),
+                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
             )
         asked = time.perf_counter()
         steps.append(in_turn(partial(stream.push, frame_HWC, left)))

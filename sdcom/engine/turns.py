@@ -11,6 +11,7 @@ from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
+from sdcom.engine.metered import Metered
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
@@ -27,6 +28,10 @@ MOST_FRAMES_IN_FLIGHT = 4 * MOST_AT_ONCE
 
 class Turns(Protocol):
     """Gives the networks to one caller at a time. For any thread."""
+
+    @property
+    def backend(self) -> Metered:
+        """The networks, for `call`; they count whatever runs on them here."""
 
     def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
         """Hand over one video's frames, in feeding order, to be run through the composition.
@@ -49,10 +54,6 @@ class Turns(Protocol):
             OverloadedError: the networks are closed.
         """
 
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
-
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
 
@@ -69,7 +70,7 @@ class OneByOne:
     """
 
     def __init__(self, backend: Backend, *, num_videos: int = 2) -> None:
-        self._backend = backend
+        self.backend = Metered(backend)
         self._room = threading.Semaphore(num_videos)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="networks", initializer=backend.prepare_thread
@@ -86,7 +87,7 @@ class OneByOne:
             began = time.monotonic()
             if deadline is not None and began > deadline:
                 raise _too_late()
-            composed = compose_video(self._backend, frames_THWC, planner)
+            composed = compose_video(self.backend, frames_THWC, planner)
             composed.queue_s = began - came
             return composed
 
@@ -95,11 +96,6 @@ class OneByOne:
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, in turn."""
         return result_on(self._thread, work)
-
-    @property
-    def lost_macs(self) -> int:
-        """None: whatever runs here is part of an answer."""
-        return 0
 
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
@@ -129,8 +125,9 @@ class Together:
             max_frames_in_flight=num_frames,
         )
         backend.prepare_thread()
+        self.backend = Metered(backend)
         self._scheduler = Scheduler(
-            backend,
+            self.backend,
             config,
             limits,
             costs=measure_costs(backend, config, limits),
@@ -145,12 +142,6 @@ class Together:
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
         return self._scheduler.call(work)
-
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer."""
-        work = self._scheduler.work()
-        return sum(macs.total() for macs in (work.padded_macs, work.failed_macs, work.abandoned_macs))
 
     def close(self) -> None:
         """Fail what is in flight, and end."""

@@ -47,7 +47,7 @@ class FakeRecognizer:
 
     info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
-    lost_macs: int = 0
+    executed: Counter[Part] = field(default_factory=Counter)
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)
@@ -64,6 +64,9 @@ class FakeRecognizer:
 
     def close(self) -> None:
         """Hold nothing."""
+
+    def executed_macs(self) -> Counter[Part]:
+        return Counter(self.executed)
 
     def submit(
         self,
@@ -90,6 +93,7 @@ class FakeRecognizer:
             Counter({0.0: 15, 0.25: 1}),
             min_lam=min_lam,
         )
+        self.executed.update(ledger.macs)
         recognition = Recognition(
             model=INFO.full_name,
             predictions=(Prediction("wave", 1, 0.7000000000000001), Prediction("stand", 0, 0.3))[:top_k],
@@ -116,6 +120,7 @@ class FakeStream:
     def push(self, frame_HWC: NDArray[np.uint8]) -> StreamPrediction:
         assert self.recognizer.gate.wait(20)
         ledger = Ledger(100, Counter({Part.STATIC: 3, Part.GATE: 2}), Counter({0.5: 1}))
+        self.recognizer.executed.update(ledger.macs)
         return StreamPrediction(Prediction("wave", 1, float(frame_HWC.mean()) / 255), 0.5, ledger)
 
     def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:

@@ -9,7 +9,7 @@ from sdcom.architecture import feature_channels
 from sdcom.budget import choose_widths
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array
+from sdcom.engine.backend import Float32Array, Int64Array, Looked, Parts, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
 
@@ -104,14 +104,16 @@ class Watched:
         self._before(Stage.DECIDE, embeddings_BTE)
         return self._backend.decide(embeddings_BTE, state_BH)
 
-    def fill(self, frames_NHWC: UInt8Array, width: float) -> Float32Array:
+    def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
+        assert before_N is None
         self._before(Stage.FILL, frames_NHWC)
         return self._backend.fill(frames_NHWC, width)
 
     def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
         return self._backend.fuse(features_ND, supplements_ND)
 
-    def classify(self, maxima_BTF: Float32Array) -> Float32Array:
+    def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
+        assert first == 0
         self._before(Stage.FUSE, maxima_BTF)
         return self._backend.classify(maxima_BTF)
 

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from sdcom.budget import choose_widths
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
+from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import OneByOne, Together, Turns
 from sdcom.errors import DeadlineExceededError, OverloadedError
@@ -44,7 +47,7 @@ def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny
         expected = compose_video(TorchBackend(tiny_model), clip, plan)
         assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
         np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=0, atol=1e-4)
-    assert turns.lost_macs == 0
+    assert turns.backend.executed() == sum((answer.ledger.macs for answer in answers), Counter())
 
 
 def test_other_work_runs_on_one_thread_and_its_error_is_its_callers(turns: Turns) -> None:
@@ -101,14 +104,26 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
             ask()
 
 
-def test_what_batches_execute_for_nobody_is_counted(tiny_model: Model) -> None:
-    turns = Together(TorchBackend(tiny_model), num_videos=3)
-
+def test_what_runs_for_a_video_that_fails_is_counted(turns: Turns, tiny_model: Model) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("no plan today")
 
     with pytest.raises(RuntimeError, match="no plan today"):
         turns.submit(patterned_frames(4, 0), fail, None).result()  # type: ignore[arg-type]  # it raises
     macs = tiny_model.info.macs
-    assert turns.lost_macs == 4 * (macs.static + macs.gate)
+    assert turns.backend.executed().total() == 4 * (macs.static + macs.gate)
+
+
+def test_streams_are_counted_as_their_answers_say(turns: Turns, tiny_model: Model) -> None:
+    stream = CausalStream(turns.backend, lam=0.0)
+    frames_THWC = patterned_frames(9, 0)  # the window slides after four
+    steps = [turns.call(partial(stream.push, frame_HWC)) for frame_HWC in frames_THWC]
+    ledgers = [step.ledger.macs for step in steps]
+    assert turns.backend.executed() == sum(ledgers, Counter())
+    assert any(step.width > 0 for step in steps)
+
+
+def test_measuring_and_warming_up_are_not_counted(tiny_model: Model) -> None:
+    turns = Together(TorchBackend(tiny_model), num_videos=3)
+    assert turns.backend.executed().total() == 0
     turns.close()
