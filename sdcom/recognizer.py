@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sdcom.budget import WidthPlan
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
-from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.backend import Backend
 from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
@@ -71,6 +71,16 @@ class Submitted:
             OverloadedError: the recognizer was closed first.
         """
         return self.answer(self.composed.result())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller wants to know, and until when."""
+
+    top_k: int
+    min_lam: float
+    deadline: float | None
+    cancellation: Cancellation
 
 
 class Recognizer:
@@ -256,64 +266,67 @@ class Recognizer:
             raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
         if isinstance(source, str):
             source = Path(source)
-        cancellation = cancellation or Cancellation()
-        compose = self._composition(budget, min_confidence, min_lam, cancellation)
-        started = time.perf_counter()
-        clip = self.decoders.decode(source, deadline=deadline)
-        decoded = time.perf_counter()
-        cancellation.check()
-        composed = compose(clip.frames_THWC[self._order_T], deadline)
-        cancellation.follow(composed)
-        door_s = 0.0 if min_confidence is not None else time.perf_counter() - decoded
-        times_s, facts = clip.times_s, _facts(clip)  # the frames are not kept with them
-
-        def answer(composed: Composed) -> Recognition:
-            composed.ledger.min_lam = min_lam
-            waits_ms = {"queue": (door_s + composed.queue_s) * 1e3, "decode": (decoded - started) * 1e3}
-            return self._recognition(times_s, facts, composed, top_k, waits_ms)
-
-        return Submitted(composed, answer)
-
-    def _composition(
-        self,
-        budget: Budget | None,
-        min_confidence: float | None,
-        min_lam: float,
-        cancellation: Cancellation,
-    ) -> Callable[[UInt8Array, float | None], Future[Composed]]:
-        """Return what hands frames in feeding order, with a deadline, to the networks.
-
-        Raises:
-            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
-            InvalidParameterError: it is in milliseconds, which were not measured.
-        """
+        asked = Asked(top_k, min_lam, deadline, cancellation or Cancellation())
         if min_confidence is None:
-            planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=min_lam)
-            return lambda frames_THWC, deadline: self._turns.submit(frames_THWC, planner, deadline)
+            return self._submit_whole(source, budget, asked)
+        return self._until_confident(source, budget, min_confidence, asked)
+
+    def _submit_whole(self, source: BinaryIO | Path, budget: Budget | None, asked: Asked) -> Submitted:
+        planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=asked.min_lam)
+        started = time.perf_counter()
+        clip = self.decoders.decode(source, deadline=asked.deadline)
+        decoded = time.perf_counter()
+        asked.cancellation.check()
+        composed = self._turns.submit(
+            clip.frames_THWC[self._order_T],
+            planner,
+            deadline=asked.deadline,
+            cancellation=asked.cancellation,
+        )
+        waits_s = {"queue": time.perf_counter() - decoded, "decode": decoded - started}
+        return Submitted(composed, self._answerer(clip, asked, waits_s))
+
+    def _until_confident(
+        self, source: BinaryIO | Path, budget: Budget | None, confidence: float, asked: Asked
+    ) -> Submitted:
+        """Compose frame by frame, decoding no more than is asked for; the answer is there on return."""
         allowance, limit = video_allowance(self.info, budget, self._hardware), video_limit(self.info, budget)
         max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
-        lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
+        lam = max(exit_price(self.info.exits, confidence, max_gmacs), asked.min_lam)
 
         def in_turn(step: Callable[[], Answer]) -> Answer:
-            cancellation.check()
+            asked.cancellation.check()
             return self._turns.call(step)
 
-        def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Future[Composed]:
-            done = Future[Composed]()
-            done.set_result(
-                compose_until_confident(
-                    self._turns.backend,
-                    frames_THWC,
-                    confidence=min_confidence,
-                    lam=lam,
-                    allowance=allowance,
-                    deadline=deadline,
-                    in_turn=in_turn,
-                )
+        with self.decoders.decode_on_demand(source, deadline=asked.deadline) as coming:
+            composed = compose_until_confident(
+                self._turns.backend,
+                coming.frames(self._order_T, before_round=asked.cancellation.check),
+                confidence=confidence,
+                lam=lam,
+                allowance=allowance,
+                deadline=asked.deadline,
+                in_turn=in_turn,
             )
-            return done
+        done = Future[Composed]()
+        done.set_result(composed)
+        waits_s = {"queue": 0.0, "decode": coming.decode_s}
+        return Submitted(done, self._answerer(coming.clip, asked, waits_s))
 
-        return until_confident
+    def _answerer(
+        self, clip: DecodedClip, asked: Asked, waits_s: Mapping[str, float]
+    ) -> Callable[[Composed], Recognition]:
+        """Return what makes the answer of what the networks say; it does not keep the frames."""
+        times_s, facts = clip.times_s, _facts(clip)
+
+        def answer(composed: Composed) -> Recognition:
+            composed.ledger.min_lam = asked.min_lam
+            timing_ms = {stage: seconds * 1e3 for stage, seconds in waits_s.items()}
+            timing_ms["queue"] += composed.queue_s * 1e3
+            timing_ms |= {str(part): seconds * 1e3 for part, seconds in composed.stage_s.items()}
+            return self._recognition(times_s, facts, composed, asked.top_k, timing_ms)
+
+        return answer
 
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
         """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
@@ -331,7 +344,7 @@ class Recognizer:
         facts: VideoFacts,
         composed: Composed,
         top_k: int,
-        waits_ms: dict[str, float],
+        timing_ms: dict[str, float],
     ) -> Recognition:
         labels, widths = self.info.config.labels, self.info.config.widths
         fed = []
@@ -344,7 +357,7 @@ class Recognizer:
             predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
             frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
             ledger=composed.ledger,
-            timing_ms=waits_ms | {part: s * 1e3 for part, s in composed.stage_s.items()},
+            timing_ms=timing_ms,
             video=facts,
         )
 

@@ -90,9 +90,9 @@ class Engine:
         self.settings = settings
         self.metrics = metrics
         self.info = recognizer.info
-        # One thread more than decoders: none of them waits for the next video to be brought.
+        # A turn is one to decode. One place more than those and the queue: for the video that is computed.
         self.admission = Admission(
-            settings.num_decode_workers + 1, settings.queue_size, max_wait_s=settings.request_timeout_s
+            settings.num_decode_workers, settings.queue_size + 1, max_wait_s=settings.request_timeout_s
         )
         self.governor = Governor(
             self.info.calibration if settings.governor else (),

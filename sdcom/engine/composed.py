@@ -25,7 +25,7 @@ class Composed:
         plan: the widths that were run.
         ledger: what that cost.
         stage_s: wall-clock seconds of each part; of a batch with others, the video's share.
-        queue_s: seconds from when the networks were handed the frames to when they began on them.
+        queue_s: seconds from when the networks took the frames in to when they began on them.
     """
 
     logits_TL: npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ gets the width that it would get among all of them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from sdcom.recognition import softmax
 
 def compose_until_confident(
     backend: Backend,
-    frames_THWC: UInt8Array,
+    frames: Iterable[UInt8Array],
     *,
     confidence: float,
     lam: float = 0.0,
@@ -33,7 +33,7 @@ def compose_until_confident(
 
     Args:
         backend: of the model.
-        frames_THWC: the resized, cropped RGB frames in feeding order.
+        frames: a clip's resized, cropped RGB frames [H, W, 3] in feeding order; only those needed are taken.
         confidence: probability of the best class at which the video ends.
         lam: the price at which the gate chooses.
         allowance: what the dynamic network may spend on the video; None is no limit.
@@ -47,19 +47,21 @@ def compose_until_confident(
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
     currency, left = allowance.currency, allowance.left
     stream, steps, queue_s = CausalStream(backend, lam, currency), list[StreamStep](), 0.0
-    for frame_HWC in frames_THWC:
+    coming, num_frames = iter(frames), backend.info.config.clip.num_frames
+    for _ in range(num_frames):
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
             )
+        push = partial(stream.push, next(coming), left)
         asked = time.perf_counter()
-        steps.append(in_turn(partial(stream.push, frame_HWC, left)))
+        steps.append(in_turn(push))
         queue_s += time.perf_counter() - asked - sum(steps[-1].stage_s.values())
         if left is not None:
             left -= currency.cost(steps[-1].plan)
         if softmax(steps[-1].logits_L).max() >= confidence:
             break
-    return _composed(steps, macs.baseline(len(frames_THWC)), queue_s)
+    return _composed(steps, macs.baseline(num_frames), queue_s)
 
 
 def _composed(steps: list[StreamStep], baseline_macs: int, queue_s: float) -> Composed:

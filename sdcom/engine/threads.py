@@ -9,17 +9,8 @@ from sdcom.errors import OverloadedError
 Answer = TypeVar("Answer")
 
 
-def submit_on(
-    thread: ThreadPoolExecutor,
-    work: Callable[[], Answer],
-    over: Callable[[], object] = lambda: None,
-) -> Future[Answer]:
-    """Have work run on a thread when its turn comes.
-
-    Args:
-        thread: that.
-        work: dropped if the future is cancelled before its turn comes.
-        over: called once nothing is kept of the work any more, run or not; must not raise.
+def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[Answer]:
+    """Have work run on a thread when its turn comes, unless its future is cancelled before.
 
     Returns:
         A future of what the work returns; it ends with OverloadedError if the thread ends before the work's
@@ -38,17 +29,15 @@ def submit_on(
         except BaseException as exc:
             answer.set_exception(exc)
 
-    def leave(place: Future[None]) -> None:
+    def end(place: Future[None]) -> None:
         if place.cancelled() and answer.set_running_or_notify_cancel():
             answer.set_exception(_closed())
-        over()
 
     try:
         place = thread.submit(run)
     except RuntimeError as exc:
-        over()
         raise _closed() from exc
-    place.add_done_callback(leave)
+    place.add_done_callback(end)
     return answer
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from sdcom.cancellation import Cancellation
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
@@ -33,17 +34,30 @@ class Turns(Protocol):
     def backend(self) -> Metered:
         """The networks, for `call`; they count whatever runs on them here."""
 
-    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
         """Hand over one video's frames, in feeding order, to be run through the composition.
 
-        Waits while as many videos are here as there is room for, so that no more frames are held.
+        Waits while the networks have as many videos as they hold at once.
+
+        Args:
+            frames_THWC: not to be changed before the future is done.
+            planner: chooses their widths.
+            deadline: `time.monotonic()` value after which the answer is not wanted.
+            cancellation: cancels the future with its caller.
 
         Returns:
-            A future, which may be cancelled. It may end with DeadlineExceededError, or with OverloadedError
-            if the networks are closed first.
+            A future. It may end with DeadlineExceededError, or with OverloadedError if the networks close
+            first.
 
         Raises:
-            DeadlineExceededError: the deadline, a `time.monotonic()` value, passed while there was no room.
+            DeadlineExceededError: the deadline passed before there was room.
             OverloadedError: the networks are closed.
         """
 
@@ -66,32 +80,39 @@ class OneByOne:
 
     Args:
         backend: of the model.
-        num_videos: that are here at once, one computed and the others waiting.
     """
 
-    def __init__(self, backend: Backend, *, num_videos: int = 2) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.backend = Metered(backend)
-        self._room = threading.Semaphore(num_videos)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
-    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
-        """Hand over one video's frames, to be run through the composition alone."""
-        left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        if not self._room.acquire(timeout=left_s):
-            raise _too_late()
-        came = time.monotonic()
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
+        """Hand over one video's frames, to be run through the composition alone; return when it begins."""
+        begun = threading.Event()
 
         def run() -> Composed:
-            began = time.monotonic()
-            if deadline is not None and began > deadline:
-                raise _too_late()
-            composed = compose_video(self.backend, frames_THWC, planner)
-            composed.queue_s = began - came
-            return composed
+            begun.set()
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    "the deadline passed before the networks ran; allow a larger deadline_ms"
+                )
+            return compose_video(self.backend, frames_THWC, planner)
 
-        return submit_on(self._thread, run, over=self._room.release)
+        future = submit_on(self._thread, run)
+        future.add_done_callback(lambda _: begun.set())
+        if cancellation is not None:
+            cancellation.follow(future)
+        begun.wait()
+        return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, in turn."""
@@ -135,9 +156,19 @@ class Together:
             initializer=backend.prepare_thread,
         )
 
-    def submit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
         """Hand over one video's frames, to be run through the composition in batches with others."""
-        return self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
+        future = self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
+        if cancellation is not None:
+            cancellation.follow(future)
+        return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
@@ -155,7 +186,7 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
         backend: of the model.
         batching: what was asked for; None has batches everywhere but on a processor, which they do not make
             faster.
-        num_videos: decoded and waiting at once, at least; where batches are made of them there are more.
+        num_videos: in flight at once, at least, where batches are made of them.
 
     Raises:
         SettingsError: batches were asked for, and the model has a temporal shift.
@@ -169,13 +200,9 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
     if batching is None:
         batching = not (shifts or on_processor)
     if not batching:
-        return OneByOne(backend, num_videos=num_videos)
+        return OneByOne(backend)
     return Together(
         backend,
         num_videos=max(num_videos, MOST_FRAMES_IN_FLIGHT // backend.info.config.clip.num_frames),
         most_at_once=MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE,
     )
-
-
-def _too_late() -> DeadlineExceededError:
-    return DeadlineExceededError("the deadline passed before the networks ran; allow a larger deadline_ms")

@@ -139,7 +139,7 @@ def recognizer() -> Iterator[FakeRecognizer]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(decode_workers=1, queue_size=2, max_video_bytes=100_000, request_timeout_s=10)
+    return Settings(decode_workers=2, queue_size=1, max_video_bytes=100_000, request_timeout_s=10)
 
 
 @pytest.fixture

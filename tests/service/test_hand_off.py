@@ -32,6 +32,13 @@ VIDEO = {"Content-Type": "video/mp4"}
 NUM_REQUESTS, NUM_WORKERS = 12, 2
 VIDEO_BYTES = encode(num_frames=10)
 
+TurnsOf = Callable[[Backend], Turns]
+TURNS = [
+    pytest.param(OneByOne, 1, id="one by one"),
+    pytest.param(lambda backend: Together(backend, num_videos=4), 4, id="together"),
+]
+"""How the networks are shared, and how many videos they hold."""
+
 
 class WatchedBackend(Watched):
     """A whole backend, each of whose batches is told of before it is computed."""
@@ -123,20 +130,15 @@ async def test_two_decoders_feed_batches_of_many_videos(
     await end(service, device)
 
 
-@pytest.mark.parametrize("num_videos", [1, 3])
-@pytest.mark.parametrize("turns_of", [OneByOne, Together])
+@pytest.mark.parametrize(("turns_of", "num_videos"), TURNS)
 async def test_no_more_videos_are_decoded_than_the_networks_have_room_for(
-    tiny_model: Model,
-    decoders: DecoderPool,
-    device: SlowDevice,
-    turns_of: Callable[..., Turns],
-    num_videos: int,
+    tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, lambda backend: turns_of(backend, num_videos=num_videos))
+    service = serving(tiny_model, decoders, device, turns_of)
     answers = [service.post() for _ in range(NUM_REQUESTS)]
-    admission, places = service.engine.admission, NUM_WORKERS + 1
+    admission = service.engine.admission
     await service.until(lambda: admission._num_past_turn == num_videos)
-    await service.until(lambda: admission._num_waiting == NUM_REQUESTS - num_videos - places)
+    await service.until(lambda: admission._num_waiting == NUM_REQUESTS - num_videos - NUM_WORKERS)
     await asyncio.sleep(0.2)
     assert admission._num_past_turn == num_videos
     assert admission.expected_turn_s > 0
@@ -145,16 +147,17 @@ async def test_no_more_videos_are_decoded_than_the_networks_have_room_for(
     await end(service, device)
 
 
-@pytest.mark.parametrize("turns_of", [OneByOne, Together])
+@pytest.mark.parametrize(("turns_of", "num_videos"), TURNS)
 async def test_a_caller_who_leaves_while_the_networks_are_busy_makes_room_and_is_not_computed(
-    tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: Callable[..., Turns]
+    tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, lambda backend: turns_of(backend, num_videos=4))
+    service = serving(tiny_model, decoders, device, turns_of)
     admission = service.engine.admission
     first = service.post()
     await service.until(device.at_work.is_set)
     leaving = [service.post() for _ in range(2)]
-    await service.until(lambda: admission._num_past_turn == 3)
+    await service.until(lambda: admission._num_waiting == 0 and admission.num_admitted == 3)
+    await service.until(lambda: admission._num_past_turn == min(num_videos, 3))
     for each in leaving:
         each.cancel()
     late = service.post("deadline_ms=400")
@@ -175,20 +178,20 @@ async def test_a_caller_who_leaves_while_the_networks_are_busy_makes_room_and_is
     assert answer["timing_ms"]["total"] >= answer["timing_ms"]["queue"] > 0
 
 
-@pytest.mark.parametrize("turns_of", [OneByOne, Together])
+@pytest.mark.parametrize(("turns_of", "num_videos"), TURNS)
 async def test_shutting_down_ends_those_who_wait_for_the_networks_with_a_refusal(
-    tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: Callable[..., Turns]
+    tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, lambda backend: turns_of(backend, num_videos=4))
+    service = serving(tiny_model, decoders, device, turns_of)
     turns = service.engine.recognizer._turns  # type: ignore[attr-defined]
     first = service.post()
     await service.until(device.at_work.is_set)
     others = [service.post() for _ in range(5)]
-    await service.until(lambda: service.engine.admission._num_past_turn == 4)
+    await service.until(lambda: service.engine.admission._num_past_turn == num_videos)
     closing = asyncio.create_task(asyncio.to_thread(turns.close))
     refusals = [await other for other in others]
     assert {(refusal.status_code, "retry-after" in refusal.headers) for refusal in refusals} == {(503, True)}
     device.free.set()
-    assert (await first).status_code == (200 if turns_of is OneByOne else 503)
+    assert (await first).status_code == (200 if num_videos == 1 else 503)
     await closing
     await end(service, device)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sdcom.budget import choose_widths
+from sdcom.engine.backend import UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.stream import CausalStream
@@ -38,11 +39,17 @@ def _policy(model: Model) -> Planner:
     return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
 
 
+def _composed(
+    turns: Turns, frames_THWC: UInt8Array, planner: Planner, deadline: float | None = None
+) -> Composed:
+    return turns.submit(frames_THWC, planner, deadline=deadline).result()
+
+
 def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny_model: Model) -> None:
     plan = _policy(tiny_model)
     clips = [patterned_frames(4, seed) for seed in range(12)]
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(lambda clip: turns.submit(clip, plan, None).result(), clips))
+        answers = list(threads.map(lambda clip: turns.submit(clip, plan).result(), clips))
     for clip, answer in zip(clips, answers, strict=True):
         expected = compose_video(TorchBackend(tiny_model), clip, plan)
         assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
@@ -70,7 +77,7 @@ def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_
         threads.submit(turns.call, occupy)
         begun.wait(20)
         deadline = time.monotonic() + 0.05
-        waiting = turns.submit(patterned_frames(4, 0), _policy(tiny_model), deadline)
+        waiting = threads.submit(_composed, turns, patterned_frames(4, 0), _policy(tiny_model), deadline)
         while time.monotonic() <= deadline:
             time.sleep(0.01)
         release.set()
@@ -91,7 +98,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
         waiting: list[Future[str] | Future[Composed]] = [
             threads.submit(turns.call, lambda: "too late"),
-            turns.submit(clip, plan, None),
+            threads.submit(_composed, turns, clip, plan),
         ]
         closing = threads.submit(turns.close)
         release.set()
@@ -99,7 +106,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         assert working.result(20) == "was at work"
         for future in waiting:
             assert future.exception(20) is None or isinstance(future.exception(), OverloadedError)
-    for ask in (lambda: turns.call(lambda: 0), lambda: turns.submit(clip, plan, None)):
+    for ask in (lambda: turns.call(lambda: 0), lambda: turns.submit(clip, plan)):
         with pytest.raises(OverloadedError, match="closed"):
             ask()
 
@@ -109,7 +116,7 @@ def test_what_runs_for_a_video_that_fails_is_counted(turns: Turns, tiny_model: M
         raise RuntimeError("no plan today")
 
     with pytest.raises(RuntimeError, match="no plan today"):
-        turns.submit(patterned_frames(4, 0), fail, None).result()  # type: ignore[arg-type]  # it raises
+        turns.submit(patterned_frames(4, 0), fail).result()  # type: ignore[arg-type]  # it raises
     macs = tiny_model.info.macs
     assert turns.backend.executed().total() == 4 * (macs.static + macs.gate)
 

@@ -9,12 +9,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 from sdcom.errors import UndecodableVideoError
 from sdcom.video.geometry import UInt8Array
-from sdcom.video.messages import ClipFacts, Request, WorkerSettings
+from sdcom.video.messages import ClipFacts, Progress, Request, WorkerSettings
 from sdcom.video.source import FileView
 from sdcom.video.worker import decoding_job, serve, warm_up
 
@@ -98,8 +99,11 @@ def _hang_up() -> None:
     time.sleep(3600)
 
 
-def _lie() -> ClipFacts:
-    return ClipFacts((float("nan"),) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+_GOOD = ClipFacts((0.0,) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+
+
+def _lie() -> Progress:
+    return Progress(replace(_GOOD, times_s=(float("nan"),) * 16), tuple(range(16)))
 
 
 _MISDEEDS: dict[bytes, Callable[[], object]] = {
@@ -115,7 +119,7 @@ _MISDEEDS: dict[bytes, Callable[[], object]] = {
 
 
 def misdeed_file(word: bytes) -> bytes:
-    """Return a file that passes for an MP4 and makes a rogue worker do the deed."""
+    """Return a file that passes for an MP4 and makes a rogue worker do the deed; "LATE:", after a round."""
     return (24).to_bytes(4) + b"ftypisom" + bytes(4) + b"isomiso2" + b"DEED:" + word
 
 
@@ -125,13 +129,18 @@ def main() -> None:
     warm_up(settings)
     decode = decoding_job(settings)
 
-    def job(request: Request, source: FileView, frames_THWC: UInt8Array) -> ClipFacts | None:
+    def job(request: Request, source: FileView, frames_THWC: UInt8Array) -> Generator[Progress]:
         _, found, word = source.rewound().read(64).partition(b"DEED:")
+        late, _, word = word.rpartition(b":")
+        if late:
+            yield Progress(_GOOD, (0,), more=True)
         if word == b"LIE":
-            return _lie()
+            yield _lie()
+        if word == b"LIE ABOUT PLACES":
+            yield Progress(_GOOD, (99,), more=True)
         if found:
             _MISDEEDS[word]()
-        return decode(request, source, frames_THWC)
+        yield from decode(request, source, frames_THWC)
 
     serve(settings, job)
 
