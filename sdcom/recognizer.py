@@ -2,9 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sdcom.answer import Asked, Submitted, answerer
 from sdcom.budget import WidthPlan
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
@@ -31,17 +31,14 @@ from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
     GIGA,
     Budget,
-    FrameResult,
     Prediction,
     Provider,
     Recognition,
     StreamPrediction,
-    VideoFacts,
     softmax,
-    top_predictions,
 )
 from sdcom.sampling import Sampling, feeding_order
-from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
+from sdcom.video import DecodeLimits, DecoderPool, resize_and_crop
 
 Answer = TypeVar("Answer")
 
@@ -49,38 +46,6 @@ Answer = TypeVar("Answer")
 def bundled_model_dir() -> Path:
     """Return the directory of the model that ships with the package."""
     return Path(str(resources.files("sdcom"))) / "bundled"
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A decoded video that the networks have, whose answer is to come.
-
-    Attributes:
-        composed: what they will say; may be cancelled.
-        answer: turns it into the answer.
-    """
-
-    composed: Future[Composed]
-    answer: Callable[[Composed], Recognition]
-
-    def result(self) -> Recognition:
-        """Wait for the answer.
-
-        Raises:
-            DeadlineExceededError: the deadline passed first.
-            OverloadedError: the recognizer was closed first.
-        """
-        return self.answer(self.composed.result())
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller wants to know, and until when."""
-
-    top_k: int
-    min_lam: float
-    deadline: float | None
-    cancellation: Cancellation
 
 
 class Recognizer:
@@ -284,7 +249,7 @@ class Recognizer:
             cancellation=asked.cancellation,
         )
         waits_s = {"queue": time.perf_counter() - decoded, "decode": decoded - started}
-        return Submitted(composed, self._answerer(clip, asked, waits_s))
+        return Submitted(composed, answerer(self.info, clip, asked, waits_s))
 
     def _until_confident(
         self, source: BinaryIO | Path, budget: Budget | None, confidence: float, asked: Asked
@@ -311,22 +276,7 @@ class Recognizer:
         done = Future[Composed]()
         done.set_result(composed)
         waits_s = {"queue": 0.0, "decode": coming.decode_s}
-        return Submitted(done, self._answerer(coming.clip, asked, waits_s))
-
-    def _answerer(
-        self, clip: DecodedClip, asked: Asked, waits_s: Mapping[str, float]
-    ) -> Callable[[Composed], Recognition]:
-        """Return what makes the answer of what the networks say; it does not keep the frames."""
-        times_s, facts = clip.times_s, _facts(clip)
-
-        def answer(composed: Composed) -> Recognition:
-            composed.ledger.min_lam = asked.min_lam
-            timing_ms = {stage: seconds * 1e3 for stage, seconds in waits_s.items()}
-            timing_ms["queue"] += composed.queue_s * 1e3
-            timing_ms |= {str(part): seconds * 1e3 for part, seconds in composed.stage_s.items()}
-            return self._recognition(times_s, facts, composed, asked.top_k, timing_ms)
-
-        return answer
+        return Submitted(done, answerer(self.info, coming.clip, asked, waits_s))
 
     def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
         """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
@@ -338,29 +288,6 @@ class Recognizer:
         """
         return FrameStream(self, CausalStream(self._turns.backend, stream_price(self.info, budget)))
 
-    def _recognition(
-        self,
-        times_s: tuple[float, ...],
-        facts: VideoFacts,
-        composed: Composed,
-        top_k: int,
-        timing_ms: dict[str, float],
-    ) -> Recognition:
-        labels, widths = self.info.config.labels, self.info.config.widths
-        fed = []
-        for position, time_index in enumerate(self._order_T[: len(composed.logits_TL)]):
-            best = top_predictions(composed.logits_TL[position], labels, 1)[0]
-            width = widths[composed.plan.choices[position]]
-            fed.append((int(time_index), FrameResult(times_s[time_index], width, best.label, best.score)))
-        return Recognition(
-            model=self.info.full_name,
-            predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
-            frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
-            ledger=composed.ledger,
-            timing_ms=timing_ms,
-            video=facts,
-        )
-
     def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
         """Feed one cropped frame to a stream, taking turns with other work on the networks."""
         step = self._turns.call(lambda: stream.push(frame_HWC))
@@ -368,10 +295,6 @@ class Recognizer:
         score = float(softmax(step.logits_L)[index])
         label = self.info.config.labels[index]
         return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
-
-
-def _facts(clip: DecodedClip) -> VideoFacts:
-    return VideoFacts(clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder)
 
 
 class FrameStream:

@@ -11,13 +11,13 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from numpy import uint8
 from numpy.typing import NDArray
 
+from sdcom.answer import Submitted
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Part
 from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
-from sdcom.recognizer import Submitted
 from service.admission import Admission, draining_error
 from service.calls import Call
 from service.errors import ClientGoneError

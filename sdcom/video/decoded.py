@@ -110,7 +110,7 @@ class ClipOnDemand:
                 if not self._more:
                     raise self._worker.caught_lying()
                 before_round()
-                started = time.perf_counter()
+                started, self._more = time.perf_counter(), False  # nothing is to be stopped if this fails
                 self._take(self._run_on())
                 self.decode_s += time.perf_counter() - started
             yield self.clip.frames_THWC[place]

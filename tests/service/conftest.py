@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
+from sdcom.answer import Submitted
 from sdcom.budget import WidthPlan
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
@@ -31,7 +32,6 @@ from sdcom.recognition import (
     StreamPrediction,
     VideoFacts,
 )
-from sdcom.recognizer import Submitted
 from service.app import create_app
 from service.calls import CallLog
 from service.engine import Engine

@@ -94,6 +94,10 @@ def _try_to_escape() -> None:
     raise UndecodableVideoError(" ".join(f"{name}={_outcome(act)}" for name, act in attempts.items()))
 
 
+def _refuse() -> None:
+    raise UndecodableVideoError("found out late")
+
+
 def _hang_up() -> None:
     os.closerange(3, 32)
     time.sleep(3600)
@@ -114,6 +118,7 @@ _MISDEEDS: dict[bytes, Callable[[], object]] = {
     b"EAT": _eat_memory,
     b"LEAK": _leak,
     b"HANGUP": _hang_up,
+    b"REFUSE": _refuse,
     b"ESCAPE": _try_to_escape,
 }
 

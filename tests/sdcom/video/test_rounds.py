@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from sdcom.cheapest import DecodeCosts
 from sdcom.config import ClipConfig
-from sdcom.errors import DecoderKilledError, OverloadedError, SdcomError, VideoRejectedError
+from sdcom.errors import (
+    DecoderKilledError,
+    OverloadedError,
+    SdcomError,
+    UndecodableVideoError,
+    VideoRejectedError,
+)
 from sdcom.sampling import Sampling, coarse_to_fine_order
 from sdcom.video import DecodeLimits, DecoderPool
 from sdcom.video.geometry import UInt8Array
@@ -143,13 +149,31 @@ def test_who_stops_half_way_leaves_the_worker_to_the_next_file(
 def test_damaged_files_end_as_they_do_at_once(
     pool: DecoderPool, many_keyframes: Path, tmp_path: Path
 ) -> None:
-    data, path, outcomes = many_keyframes.read_bytes(), tmp_path / "damaged", set()
-    for _, mutant in mutants({"many": data}, 40):
-        path.write_bytes(mutant)
-        whole = _outcome(lambda: pool.decode(path).frames_THWC[ORDER_T])
-        assert _outcome(lambda: _in_rounds(pool, path)) == whole
-        outcomes.add(type(whole))
+    data, path = many_keyframes.read_bytes(), tmp_path / "damaged"
+    outcomes, restarts = set[type](), list[str]()
+    with DecoderPool(ClipConfig(), num_workers=1, on_restart=restarts.append) as fresh:
+        for _, mutant in mutants({"many": data}, 60):
+            path.write_bytes(mutant)
+            whole = _outcome(lambda: fresh.decode(path).frames_THWC[ORDER_T])
+            assert _outcome(lambda: _in_rounds(fresh, path)) == whole
+            outcomes.add(type(whole))
     assert outcomes == {bytes, str}, "some can be read and some cannot"
+    assert restarts == []
+
+
+def test_a_file_that_is_refused_in_a_later_round_leaves_the_worker_to_the_next(
+    many_keyframes: Path, tmp_path: Path
+) -> None:
+    path, restarts = tmp_path / "late", list[str]()
+    path.write_bytes(misdeed_file(b"LATE:REFUSE"))
+    with DecoderPool(
+        ClipConfig(), num_workers=1, on_restart=restarts.append, worker_command=ROGUE_COMMAND
+    ) as rogues:
+        for _ in range(3):
+            with pytest.raises(UndecodableVideoError, match="late"), rogues.decode_on_demand(path) as coming:
+                list(coming.frames(np.arange(T)))
+            assert len(_in_rounds(rogues, many_keyframes)) == T
+    assert restarts == []
 
 
 def _in_rounds(pool: DecoderPool, path: Path) -> UInt8Array:
