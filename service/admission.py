@@ -23,7 +23,7 @@ class Admission:
     from one event loop.
 
     Args:
-        num_threads: videos worked on at once.
+        num_threads: turns at once: videos being decoded.
         queue_size: requests that may be uploading or waiting beyond those.
         max_wait_s: who would wait longer for a turn is refused at once, not after having waited in vain.
         clock: monotonic seconds.
@@ -49,6 +49,7 @@ class Admission:
         self.closed = asyncio.Event()
         self.num_admitted = 0
         self._num_waiting = 0
+        self._num_past_turn = 0
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -69,8 +70,8 @@ class Admission:
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a newcomer would wait for a turn, by the work before him and what work took of late."""
-        num_before = max(0, self.num_admitted - self._num_threads + 1)
+        """How long a newcomer would wait for a turn, by the turns before him and what they took of late."""
+        num_before = max(0, self.num_admitted - self._num_past_turn - self._num_threads + 1)
         return num_before * self._service_s / self._num_threads
 
     @property
@@ -89,8 +90,17 @@ class Admission:
                 wait_s,
             )
 
+    @contextmanager
+    def past_turn(self) -> Iterator[None]:
+        """Be one of those admitted who have had their turn, and whom no newcomer waits for any more."""
+        self._num_past_turn += 1
+        try:
+            yield
+        finally:
+            self._num_past_turn -= 1
+
     async def run(self, begin: Callable[[], Callable[[], Answer]]) -> tuple[Answer, float]:
-        """Wait for a turn, then run work on a thread.
+        """Wait for a turn, then run work on a thread; the turn is over when the work is.
 
         Args:
             begin: called on the loop once the turn has come; returns what the thread runs. What the work

@@ -1,4 +1,4 @@
-"""What stage 2 draws for each clip and epoch: the noise that chooses widths, and the price they are chosen at.
+"""What stage 2 draws for each clip and epoch: the noise that chooses widths, and the price that they have.
 
 Both depend on the clip and the epoch alone, not on the batch that it is in. Shapes: B videos, T frames,
 N = B * T frames, K widths.

@@ -94,8 +94,9 @@ class NewViews:
             strict=True,
         ):
             frames_NCHW = frames_BTCHW.flatten(0, 1)
-            supplements = self._supplements(frames_NCHW)
-            parts.append(PolicyBatch(frames_NCHW, *supplements, noise_nK, price_n, targets_BL))
+            features_KND, logits_KNL = self._supplements(frames_NCHW)
+            part = PolicyBatch(frames_NCHW, features_KND, logits_KNL, noise_nK, price_n, targets_BL)
+            parts.append(part)
         return parts
 
     def _supplements(self, frames_NCHW: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:

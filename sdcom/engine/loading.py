@@ -105,10 +105,9 @@ def write_untrained_paper(directory: Path) -> None:
         SettingsError: torch is not installed.
     """
     _torch_device("cpu")
-    from sdcom.engine.torch_loading import untrained_paper_model  # noqa: PLC0415 - optional, and heavy
-    from sdcom.model import save_model  # noqa: PLC0415
+    from sdcom.engine.torch_loading import save_untrained_paper  # noqa: PLC0415 - optional, and heavy
 
-    save_model(directory, *untrained_paper_model())
+    save_untrained_paper(directory)
 
 
 def _best_engine(info: ModelInfo, device: DeviceName) -> EngineName:

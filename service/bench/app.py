@@ -75,9 +75,10 @@ def request(
     with Recognizer(backend, decoders) as recognizer:
         rows = time_requests(recognizer, files, budgets, exits, num_repeats=repeats)
         facts = backend_facts(backend, threads)
-    table = Table("file", "", "ms", "GFLOPs", "speed-up", box=None)
+    table = Table("file", "", "frames", "ms", "GFLOPs", "speed-up", box=None)
     for row in rows:
-        table.add_row(row.file, row.way, f"{row.ms:.1f}", f"{row.gflops:.3f}", f"{row.speedup:.2f}")
+        figures = (f"{row.ms:.1f}", f"{row.gflops:.3f}", f"{row.speedup:.2f}")
+        table.add_row(row.file, row.way, str(row.num_frames), *figures)
     show(table, output, facts, rows)
 
 

@@ -16,10 +16,11 @@ BASELINE = "decord, full width on every frame"
 
 @dataclass(frozen=True, slots=True)
 class RequestTime:
-    """One way of answering one file: median milliseconds, GFLOPs, and the baseline's time over this."""
+    """One way of answering one file: frames looked at, median ms, GFLOPs, the baseline's time over this."""
 
     file: str
     way: str
+    num_frames: int
     ms: float
     gflops: float
     speedup: float
@@ -54,12 +55,16 @@ def time_requests(
                 for name, each in confidences.items()
             },
         }
-        gflops = {BASELINE: info.macs.baseline(info.config.clip.num_frames) / 1e9}
-        gflops |= {name: answer().ledger.total_macs / 1e9 for name, answer in answers.items()}
+        num_frames = info.config.clip.num_frames
+        costs = {BASELINE: (num_frames, info.macs.baseline(num_frames) / 1e9)}
+        for name, answer in answers.items():
+            ledger = answer().ledger
+            costs[name] = (ledger.width_counts.total(), ledger.total_macs / 1e9)
         baseline = partial(_baseline, recognizer.backend, file)
         ms = medians_ms({BASELINE: baseline, **answers}, num_repeats=num_repeats)
         rows += [
-            RequestTime(file.name, name, each, gflops[name], ms[BASELINE] / each) for name, each in ms.items()
+            RequestTime(file.name, name, costs[name][0], each, costs[name][1], ms[BASELINE] / each)
+            for name, each in ms.items()
         ]
     return rows
 

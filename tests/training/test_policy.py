@@ -14,13 +14,13 @@ from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import batches_of, patterned_store
 from training.batches import Augmentation, Batch
+from training.draws import gumbel_noise
 from training.loop import LoopOptions
 from training.meta import FrameLosses, MetaNetwork
 from training.optimize import build_optimizer
 from training.policy import PolicyStage, frame_losses, train_policy
 from training.recipes import MetaRecipe, Optimization, PolicyRecipe
 from training.records import EpochReport, Journal
-from training.draws import gumbel_noise
 from training.views import NewViews, PolicyBatch, RememberedViews, every_width
 
 B, T = 3, TINY_CONFIG.clip.num_frames

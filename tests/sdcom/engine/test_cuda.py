@@ -160,7 +160,7 @@ def test_streams_are_the_same_while_the_window_fills_and_slides(exact: DenseBack
 
 def test_the_scheduler_calls_from_its_own_thread(exact: DenseBackend, model: Model) -> None:
     turns, planner = Together(exact, num_videos=3), always(model, [0, 1, 2, 4])
-    answer = turns.compose(patterned_frames(4, 0), planner, None)
+    answer = turns.submit(patterned_frames(4, 0), planner).result()
     turns.close()
     expected = compose_video(TorchBackend(model), patterned_frames(4, 0), planner)
     assert_close(answer.logits_TL, expected.logits_TL)
