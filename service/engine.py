@@ -91,9 +91,7 @@ class Engine:
         self.metrics = metrics
         self.info = recognizer.info
         # A turn is one to decode. One place more than those and the queue: for the video that is computed.
-        self.admission = Admission(
-            settings.num_decode_workers, settings.queue_size + 1, max_wait_s=settings.request_timeout_s
-        )
+        self.admission = Admission(settings.num_decode_workers, settings.queue_size + 1)
         self.governor = Governor(
             self.info.calibration if settings.governor else (),
             target_wait_s=settings.governor_target_wait_s,
@@ -138,7 +136,7 @@ class Engine:
         deadline = call.arrived + limit_s
         try:
             async with asyncio.timeout(deadline - time.monotonic()) as limit:
-                with self.admission.admitted(), self._ended_by_cut(limit):
+                with self.admission.admitted(deadline), self._ended_by_cut(limit):
                     async with upload as file:
                         uploaded = time.monotonic()
                         work = self._recognize(call, file, parameters, deadline)
@@ -180,7 +178,7 @@ class Engine:
         cancellation = Cancellation()
         try:
             submitted, queue_s = await self.admission.run(
-                lambda: self._work(call, file, parameters, deadline, cancellation)
+                lambda: self._work(call, file, parameters, deadline, cancellation), deadline
             )
             with self.admission.past_turn():
                 return submitted.answer(await asyncio.wrap_future(submitted.composed)), queue_s

@@ -45,7 +45,7 @@ class WatchedBackend(Watched):
 
     def __init__(self, backend: Backend, before: Callable[[Stage, Float32Array | UInt8Array], None]) -> None:
         super().__init__(backend, before)
-        self.info, self.provider = backend.info, backend.provider
+        self.info, self.provider, self.buckets = backend.info, backend.provider, backend.buckets
         self.prepare_thread = backend.prepare_thread
         self.open_stream = backend.open_stream
 
