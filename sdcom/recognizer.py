@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sdcom.answer import Asked, Submitted, answerer
 from sdcom.budget import WidthPlan
@@ -24,21 +23,18 @@ from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
-from sdcom.engine.stream import CausalStream
 from sdcom.engine.turns import OneByOne, Turns, turns_for
 from sdcom.errors import InvalidParameterError
+from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
     GIGA,
     Budget,
-    Prediction,
     Provider,
     Recognition,
-    StreamPrediction,
-    softmax,
 )
 from sdcom.sampling import Sampling, feeding_order
-from sdcom.video import DecodeLimits, DecoderPool, resize_and_crop
+from sdcom.video import DecodeLimits, DecoderPool
 
 Answer = TypeVar("Answer")
 
@@ -292,7 +288,7 @@ class Recognizer:
         waits_s = {"queue": 0.0, "decode": coming.decode_s}
         return Submitted(done, answerer(self.info, coming.clip, asked, waits_s))
 
-    def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
+    def open_stream(self, *, budget: Budget | None = None) -> FrameStream:
         """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
 
         Raises:
@@ -300,43 +296,4 @@ class Recognizer:
             InvalidParameterError: a budget is named and the model was never calibrated, or it is in
                 milliseconds.
         """
-        return FrameStream(self, CausalStream(self._turns.backend, stream_price(self.info, budget)))
-
-    def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
-        """Feed one cropped frame to a stream, taking turns with other work on the networks."""
-        step = self._turns.call(lambda: stream.push(frame_HWC))
-        index = int(step.logits_L.argmax())
-        score = float(softmax(step.logits_L)[index])
-        label = self.info.config.labels[index]
-        return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
-
-
-class FrameStream:
-    """A stream of frames of any size; each is resized and cropped as a video's frames are."""
-
-    def __init__(self, recognizer: Recognizer, stream: CausalStream) -> None:
-        self._recognizer = recognizer
-        self._stream = stream
-
-    def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
-        """Feed one RGB frame.
-
-        Raises:
-            InvalidParameterError: it is not uint8 [H, W, 3], or its sides are out of the accepted range.
-        """
-        clip = self._recognizer.info.config.clip
-        return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
-
-    def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
-        """Feed one JPEG image, decoded in a jailed worker.
-
-        Args:
-            data: the file.
-            deadline: `time.monotonic()` value by which it must be decoded.
-
-        Raises:
-            UndecodableVideoError: it is not a JPEG image that can be read.
-            DeadlineExceededError: the deadline passed first; the stream is as it was.
-        """
-        frame_HWC = self._recognizer.decoders.decode_image(data, deadline=deadline)
-        return self._recognizer.step(self._stream, frame_HWC)
+        return FrameStream(self.info, stream_price(self.info, budget), self.decoders, self._turns)

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class LiveStream(Protocol):
-    """A stream of frames, as `sdcom.recognizer.FrameStream` is one."""
+    """A stream of frames, as `sdcom.frame_stream.FrameStream` is one."""
 
     def push(self, frame_HWC: NDArray[uint8]) -> StreamPrediction:
         """Feed one RGB frame."""

@@ -6,7 +6,6 @@ import fcntl
 import math
 import mmap
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -34,6 +33,7 @@ from sdcom.video.messages import (
     WorkerSettings,
     parse_answer,
 )
+from sdcom.video.usage import allow_processor_time, resident_bytes
 
 if TYPE_CHECKING:
     from sdcom.config import ClipConfig
@@ -124,7 +124,7 @@ class WorkerProcess:
         self._socket.settimeout(_START_TIMEOUT_S)
         with suppress(OSError):
             if self._socket.recv(MAX_MESSAGE_BYTES) == READY:
-                self._resident_at_start = self._resident_bytes()
+                self._resident_at_start = resident_bytes(self._process.pid)
                 return
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_LAST_WORDS_TIMEOUT_S)
@@ -150,7 +150,7 @@ class WorkerProcess:
             WorkerGoneError: the worker was dead already.
         """
         self._num_videos += request.kind != "jpeg"
-        self._renew_cpu_limit()
+        allow_processor_time(self._process.pid, self._limits.cpu_s)
         self._request, self._left_s = request, self._limits.wall_clock_s
         try:
             return self._exchange(lambda: socket.send_fds(self._socket, [request.encode()], [fd]), deadline)
@@ -265,31 +265,10 @@ class WorkerProcess:
             return "memory"
         return "crash"
 
-    def _renew_cpu_limit(self) -> None:
-        with suppress(ProcessLookupError, FileNotFoundError):
-            used_s = self._stat_ticks() / os.sysconf("SC_CLK_TCK")
-            _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
-            soft = math.ceil(used_s + self._limits.cpu_s)
-            soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
-            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft, hard))
-
-    def _stat_ticks(self) -> int:
-        """Return the processor time that the process has used, in clock ticks (proc(5), utime and stime)."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
-        fields_after_name = stat.rpartition(")")[2].split()
-        return int(fields_after_name[11]) + int(fields_after_name[12])
-
     def _is_worn(self) -> bool:
         if self._num_videos >= self._limits.videos_per_worker:
             return True
-        return self._resident_bytes() > self._resident_at_start + self._limits.growth_bytes
-
-    def _resident_bytes(self) -> int:
-        try:
-            statm = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            return 0
-        return int(statm.split()[1]) * resource.getpagesize()
+        return resident_bytes(self._process.pid) > self._resident_at_start + self._limits.growth_bytes
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
