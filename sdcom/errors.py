@@ -172,15 +172,7 @@ class DecoderKilledError(UndecodableVideoError):
 
 
 class DeadlineExceededError(SdcomError):
-    """The request's deadline passed before its answer was ready.
-
-    Attributes:
-        lost_macs: what had been executed for it by then.
-    """
-
-    def __init__(self, message: str, *, lost_macs: int = 0) -> None:
-        super().__init__(message)
-        self.lost_macs = lost_macs
+    """The request's deadline passed before its answer was ready."""
 
 
 class OverloadedError(SdcomError):

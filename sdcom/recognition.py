@@ -122,7 +122,8 @@ class Recognition:
         predictions: best first.
         frames: in time order.
         ledger: executed MACs.
-        timing_ms: wall-clock milliseconds of decode and of each part.
+        timing_ms: wall-clock milliseconds: `queue`, decoded and waiting for the networks; `decode`; and each
+            part.
         video: facts of the file.
     """
 

@@ -1,43 +1,40 @@
 """The front door: a video in, a `Recognition` out. Every transport enters here."""
 
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from sdcom.answer import Asked, Submitted, answerer
 from sdcom.budget import WidthPlan
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
-from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.backend import Backend
 from sdcom.engine.composed import Composed
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
+from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
-from sdcom.engine.stream import CausalStream
 from sdcom.engine.turns import OneByOne, Turns, turns_for
-from sdcom.errors import DeadlineExceededError, InvalidParameterError
+from sdcom.errors import InvalidParameterError
+from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
     GIGA,
     Budget,
-    FrameResult,
-    Prediction,
     Provider,
     Recognition,
-    StreamPrediction,
-    VideoFacts,
-    softmax,
-    top_predictions,
 )
 from sdcom.sampling import Sampling, feeding_order
-from sdcom.video import DecodedClip, DecodeLimits, DecoderPool, resize_and_crop
+from sdcom.video import DecodeLimits, DecoderPool
 
 Answer = TypeVar("Answer")
 
@@ -78,8 +75,6 @@ class Recognizer:
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
         self._turns = turns or OneByOne(backend)
-        self._lost_macs = 0
-        self._counting = threading.Lock()  # callers' threads count
 
     @classmethod
     def load(
@@ -147,10 +142,13 @@ class Recognizer:
         """What computes the networks."""
         return self.backend.provider
 
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
-        return self._lost_macs + self._turns.lost_macs
+    def executed_macs(self) -> Counter[Part]:
+        """Return what has been executed, by part: for answers, and for none.
+
+        Beyond the answers' ledgers that is padding, failed batches, and what videos had cost that were given
+        up. Warming up and measuring are not in it.
+        """
+        return self._turns.backend.executed()
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +187,33 @@ class Recognizer:
         min_lam: float = 0.0,
         deadline: float | None = None,
     ) -> Recognition:
-        """Recognise one video file.
+        """Recognise one video file: `submit` it, and wait for the answer."""
+        submitted = self.submit(
+            source,
+            top_k=top_k,
+            budget=budget,
+            min_confidence=min_confidence,
+            min_lam=min_lam,
+            deadline=deadline,
+        )
+        return submitted.result()
+
+    def submit(
+        self,
+        source: BinaryIO | Path | str,
+        *,
+        top_k: int = 5,
+        budget: Budget | None = None,
+        min_confidence: float | None = None,
+        min_lam: float = 0.0,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Submitted:
+        """Decode one video file and hand its frames to the networks, without waiting for their answer.
+
+        Waits for a decoder, and while the networks have as many videos as there is room for. With
+        `min_confidence` the answer is there when it returns: what is decoded and what is computed depend on
+        each other.
 
         Args:
             source: a path, or an open binary file that has a real file descriptor.
@@ -200,6 +224,7 @@ class Recognizer:
             min_lam: the least price at which the gate chooses widths, whatever the budget would allow: a busy
                 service spends less so.
             deadline: `time.monotonic()` value after which the answer is not wanted.
+            cancellation: ends the work early once the answer is not wanted.
 
         Raises:
             InvalidParameterError: `top_k` is below 1, `min_confidence` out of range, or the budget in
@@ -208,6 +233,7 @@ class Recognizer:
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
             OverloadedError: this recognizer is closed.
+            CancelledError: it was cancelled.
         """
         if top_k < 1:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
@@ -215,49 +241,54 @@ class Recognizer:
             raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
         if isinstance(source, str):
             source = Path(source)
-        compose = self._composition(budget, min_confidence, min_lam)
-        started = time.perf_counter()
-        clip = self.decoders.decode(source, deadline=deadline)
-        decode_ms = (time.perf_counter() - started) * 1e3
-        composed = compose(clip.frames_THWC[self._order_T], deadline)
-        composed.ledger.min_lam = min_lam
-        return self._recognition(clip, composed, top_k, decode_ms)
-
-    def _composition(
-        self, budget: Budget | None, min_confidence: float | None, min_lam: float
-    ) -> Callable[[UInt8Array, float | None], Composed]:
-        """Return what turns frames in feeding order, and a deadline, into an answer.
-
-        Raises:
-            BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
-            InvalidParameterError: it is in milliseconds, which were not measured.
-        """
+        asked = Asked(top_k, min_lam, deadline, cancellation or Cancellation())
         if min_confidence is None:
-            planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=min_lam)
-            return lambda frames_THWC, deadline: self._turns.compose(frames_THWC, planner, deadline)
+            return self._submit_whole(source, budget, asked)
+        return self._until_confident(source, budget, min_confidence, asked)
+
+    def _submit_whole(self, source: BinaryIO | Path, budget: Budget | None, asked: Asked) -> Submitted:
+        planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=asked.min_lam)
+        started = time.perf_counter()
+        clip = self.decoders.decode(source, deadline=asked.deadline)
+        decoded = time.perf_counter()
+        asked.cancellation.check()
+        composed = self._turns.submit(
+            clip.frames_THWC[self._order_T],
+            planner,
+            deadline=asked.deadline,
+            cancellation=asked.cancellation,
+        )
+        waits_s = {"queue": time.perf_counter() - decoded, "decode": decoded - started}
+        return Submitted(composed, answerer(self.info, clip, asked, waits_s))
+
+    def _until_confident(
+        self, source: BinaryIO | Path, budget: Budget | None, confidence: float, asked: Asked
+    ) -> Submitted:
+        """Compose frame by frame, decoding no more than is asked for; the answer is there on return."""
         allowance, limit = video_allowance(self.info, budget, self._hardware), video_limit(self.info, budget)
         max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
-        lam = max(exit_price(self.info.exits, min_confidence, max_gmacs), min_lam)
+        lam = max(exit_price(self.info.exits, confidence, max_gmacs), asked.min_lam)
 
-        def until_confident(frames_THWC: UInt8Array, deadline: float | None) -> Composed:
-            try:
-                return compose_until_confident(
-                    self.backend,
-                    frames_THWC,
-                    confidence=min_confidence,
-                    lam=lam,
-                    allowance=allowance,
-                    deadline=deadline,
-                    in_turn=self._turns.call,
-                )
-            except DeadlineExceededError as exc:
-                with self._counting:
-                    self._lost_macs += exc.lost_macs
-                raise
+        def in_turn(step: Callable[[], Answer]) -> Answer:
+            asked.cancellation.check()
+            return self._turns.call(step)
 
-        return until_confident
+        with self.decoders.decode_on_demand(source, deadline=asked.deadline) as coming:
+            composed = compose_until_confident(
+                self._turns.backend,
+                coming.frames(self._order_T, before_round=asked.cancellation.check),
+                confidence=confidence,
+                lam=lam,
+                allowance=allowance,
+                deadline=asked.deadline,
+                in_turn=in_turn,
+            )
+        done = Future[Composed]()
+        done.set_result(composed)
+        waits_s = {"queue": 0.0, "decode": coming.decode_s}
+        return Submitted(done, answerer(self.info, coming.clip, asked, waits_s))
 
-    def open_stream(self, *, budget: Budget | None = None) -> "FrameStream":
+    def open_stream(self, *, budget: Budget | None = None) -> FrameStream:
         """Open a stream of frames, whose budget is kept on average (`sdcom.engine.planning.stream_price`).
 
         Raises:
@@ -265,65 +296,4 @@ class Recognizer:
             InvalidParameterError: a budget is named and the model was never calibrated, or it is in
                 milliseconds.
         """
-        return FrameStream(self, CausalStream(self.backend, stream_price(self.info, budget)))
-
-    def _recognition(
-        self, clip: DecodedClip, composed: Composed, top_k: int, decode_ms: float
-    ) -> Recognition:
-        labels, widths = self.info.config.labels, self.info.config.widths
-        fed = []
-        for position, time_index in enumerate(self._order_T[: len(composed.logits_TL)]):
-            best = top_predictions(composed.logits_TL[position], labels, 1)[0]
-            width = widths[composed.plan.choices[position]]
-            fed.append(
-                (int(time_index), FrameResult(clip.times_s[time_index], width, best.label, best.score))
-            )
-        return Recognition(
-            model=self.info.full_name,
-            predictions=top_predictions(composed.logits_TL[-1], labels, top_k),
-            frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
-            ledger=composed.ledger,
-            timing_ms={"decode": decode_ms, **{part: s * 1e3 for part, s in composed.stage_s.items()}},
-            video=VideoFacts(
-                clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder
-            ),
-        )
-
-    def step(self, stream: CausalStream, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
-        """Feed one cropped frame to a stream, taking turns with other work on the networks."""
-        step = self._turns.call(lambda: stream.push(frame_HWC))
-        index = int(step.logits_L.argmax())
-        score = float(softmax(step.logits_L)[index])
-        label = self.info.config.labels[index]
-        return StreamPrediction(Prediction(label, index, score), step.width, step.ledger)
-
-
-class FrameStream:
-    """A stream of frames of any size; each is resized and cropped as a video's frames are."""
-
-    def __init__(self, recognizer: Recognizer, stream: CausalStream) -> None:
-        self._recognizer = recognizer
-        self._stream = stream
-
-    def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
-        """Feed one RGB frame.
-
-        Raises:
-            InvalidParameterError: it is not uint8 [H, W, 3], or its sides are out of the accepted range.
-        """
-        clip = self._recognizer.info.config.clip
-        return self._recognizer.step(self._stream, resize_and_crop(frame_HWC, clip))
-
-    def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
-        """Feed one JPEG image, decoded in a jailed worker.
-
-        Args:
-            data: the file.
-            deadline: `time.monotonic()` value by which it must be decoded.
-
-        Raises:
-            UndecodableVideoError: it is not a JPEG image that can be read.
-            DeadlineExceededError: the deadline passed first; the stream is as it was.
-        """
-        frame_HWC = self._recognizer.decoders.decode_image(data, deadline=deadline)
-        return self._recognizer.step(self._stream, frame_HWC)
+        return FrameStream(self.info, stream_price(self.info, budget), self.decoders, self._turns)

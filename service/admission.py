@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from sdcom.engine.service_time import ServiceTime
 from sdcom.errors import OverloadedError
 
 Answer = TypeVar("Answer")
 
-SMOOTHING = 0.2  # weight of the newest service time in the running mean
-FIRST_GUESS_S = 1.0  # service time of a video before the first has been measured
+FIRST_GUESS_S = 1.0  # what a turn takes, before the first has been measured
 
 
 class Admission:
@@ -22,11 +22,14 @@ class Admission:
     A request is admitted before its body is read, so that the disk space of uploads is bounded too. Used
     from one event loop.
 
+    Nobody is worked on in vain, as far as can be foreseen from what turns took of late. Whose answer would
+    come after his deadline is refused at once, and dropped at his turn if that took longer to come than was
+    expected; but only where others wait, because an estimate that is too high would else never be put right.
+
     Args:
-        num_threads: videos worked on at once.
+        num_threads: turns at once: videos being decoded.
         queue_size: requests that may be uploading or waiting beyond those.
-        max_wait_s: who would wait longer for a turn is refused at once, not after having waited in vain.
-        clock: monotonic seconds.
+        clock: monotonic seconds; deadlines are values of it.
     """
 
     def __init__(
@@ -34,30 +37,34 @@ class Admission:
         num_threads: int,
         queue_size: int,
         *,
-        max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="recognize")
         self._turns = asyncio.Semaphore(num_threads)
         self._num_threads = num_threads
         self._capacity = num_threads + queue_size
-        self._max_wait_s = max_wait_s
         self._clock = clock
-        self._service_s = FIRST_GUESS_S
+        self._turn, self._rest = ServiceTime(), ServiceTime()
         self._empty = asyncio.Event()
         self._empty.set()
         self.closed = asyncio.Event()
         self.num_admitted = 0
         self._num_waiting = 0
+        self._num_past_turn = 0
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
+    def admitted(self, deadline: float = math.inf) -> Iterator[None]:
         """Hold one place in the house.
 
+        Args:
+            deadline: after which the answer is not wanted.
+
         Raises:
-            OverloadedError: every place is taken, the wait would be too long, or the house is closed.
+            OverloadedError: every place is taken, the answer would come too late, or the house is closed.
         """
         self._refuse_if_full()
+        if self.expected_wait_s > 0:
+            self._refuse_if_late(deadline, self.expected_wait_s)
         self.num_admitted += 1
         self._empty.clear()
         try:
@@ -69,38 +76,68 @@ class Admission:
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a newcomer would wait for a turn, by the work before him and what work took of late."""
-        num_before = max(0, self.num_admitted - self._num_threads + 1)
-        return num_before * self._service_s / self._num_threads
+        """How long a newcomer would wait for a turn, by the turns before him and what they took of late."""
+        num_before = max(0, self.num_admitted - self._num_past_turn - self._num_threads + 1)
+        return num_before * self._turn_s / self._num_threads
 
     @property
     def expected_turn_s(self) -> float:
         """How long it takes until those who wait for a turn now, their uploads complete, have had it."""
-        return self._num_waiting * self._service_s / self._num_threads
+        return self._num_waiting * self._turn_s / self._num_threads
+
+    @property
+    def _turn_s(self) -> float:
+        return self._turn.mean_s or FIRST_GUESS_S
 
     def _refuse_if_full(self) -> None:
         if self.closed.is_set():
             raise draining_error()
         wait_s = self.expected_wait_s
-        if self.num_admitted >= self._capacity or wait_s > self._max_wait_s:
+        if self.num_admitted >= self._capacity:
             raise OverloadedError(
                 f"{self.num_admitted} requests are being served or wait, all that there is room for "
-                f"(SDCOM_QUEUE_SIZE, SDCOM_REQUEST_TIMEOUT_S); try again in about {wait_s:.0f} s",
+                f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
                 wait_s,
             )
 
-    async def run(self, begin: Callable[[], Callable[[], Answer]]) -> tuple[Answer, float]:
-        """Wait for a turn, then run work on a thread.
+    def _refuse_if_late(self, deadline: float, wait_s: float) -> None:
+        takes_s = wait_s + self._turn.most_s + self._rest.most_s
+        if self._clock() + takes_s > deadline:
+            raise OverloadedError(
+                f"the answer would take about {takes_s:.1f} s, longer than is left "
+                f"(deadline_ms, SDCOM_REQUEST_TIMEOUT_S); try again in about {self.expected_wait_s:.0f} s",
+                self.expected_wait_s,
+            )
+
+    @contextmanager
+    def past_turn(self) -> Iterator[None]:
+        """Be one of those admitted who have had their turn, and whom no newcomer waits for any more."""
+        began = self._clock()
+        self._num_past_turn += 1
+        try:
+            yield
+        finally:
+            self._num_past_turn -= 1
+            self._rest.add(self._clock() - began)
+
+    async def run(
+        self, begin: Callable[[], Callable[[], Answer]], deadline: float = math.inf
+    ) -> tuple[Answer, float]:
+        """Wait for a turn, then run work on a thread; the turn is over when the work is.
 
         Args:
             begin: called on the loop once the turn has come; returns what the thread runs. What the work
                 needs for itself, it takes here.
+            deadline: after which the answer is not wanted.
 
         A caller cancelled while waiting leaves the queue and its work never begins. Work that has begun
         cannot be stopped: it keeps its turn to its end, whoever still listens.
 
         Returns:
             What the work returned, and the seconds waited for the turn.
+
+        Raises:
+            OverloadedError: the turn came too late for an answer by the deadline, and others wait.
         """
         arrived = self._clock()
         self._num_waiting += 1
@@ -109,19 +146,21 @@ class Admission:
         finally:
             self._num_waiting -= 1
         began = self._clock()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._begun(begin))
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._begun(begin, deadline))
         running.add_done_callback(lambda _: self._turn_over(began))
         return await asyncio.shield(running), began - arrived
 
-    def _begun(self, begin: Callable[[], Callable[[], Answer]]) -> Callable[[], Answer]:
+    def _begun(self, begin: Callable[[], Callable[[], Answer]], deadline: float) -> Callable[[], Answer]:
         try:
+            if self._num_waiting:
+                self._refuse_if_late(deadline, 0.0)
             return begin()
         except BaseException:
             self._turns.release()
             raise
 
     def _turn_over(self, began: float) -> None:
-        self._service_s += SMOOTHING * (self._clock() - began - self._service_s)
+        self._turn.add(self._clock() - began)
         self._turns.release()
 
     def close(self) -> None:

@@ -3,14 +3,19 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from numpy import uint8
 from numpy.typing import NDArray
 
+from sdcom.answer import Submitted
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
+from sdcom.engine.composed import Composed
+from sdcom.engine.ledger import Part
 from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from service.admission import Admission, draining_error
@@ -25,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class LiveStream(Protocol):
-    """A stream of frames, as `sdcom.recognizer.FrameStream` is one."""
+    """A stream of frames, as `sdcom.frame_stream.FrameStream` is one."""
 
     def push(self, frame_HWC: NDArray[uint8]) -> StreamPrediction:
         """Feed one RGB frame."""
@@ -45,14 +50,13 @@ class VideoRecognizer(Protocol):
     def provider(self) -> Provider:
         """What computes its networks."""
 
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer."""
+    def executed_macs(self) -> Mapping[Part, int]:
+        """Return what has been executed, by part, for answers and for none."""
 
     def warm_up(self) -> None:
         """Run the model once at every width."""
 
-    def recognize(
+    def submit(
         self,
         source: BinaryIO,
         *,
@@ -61,8 +65,9 @@ class VideoRecognizer(Protocol):
         min_confidence: float | None = None,
         min_lam: float = 0.0,
         deadline: float | None = None,
-    ) -> Recognition:
-        """Recognise one video; blocking, from any thread."""
+        cancellation: Cancellation | None = None,
+    ) -> Submitted:
+        """Decode one video and hand it to the networks; blocking, from any thread."""
 
     def open_stream(self, *, budget: Budget | None = None) -> LiveStream:
         """Open a live stream."""
@@ -85,10 +90,8 @@ class Engine:
         self.settings = settings
         self.metrics = metrics
         self.info = recognizer.info
-        # One thread more than decoders: while all of them decode, another video can run the networks.
-        self.admission = Admission(
-            settings.num_decode_workers + 1, settings.queue_size, max_wait_s=settings.request_timeout_s
-        )
+        # A turn is one to decode. One place more than those and the queue: for the video that is computed.
+        self.admission = Admission(settings.num_decode_workers, settings.queue_size + 1)
         self.governor = Governor(
             self.info.calibration if settings.governor else (),
             target_wait_s=settings.governor_target_wait_s,
@@ -98,7 +101,7 @@ class Engine:
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
         metrics.model_loaded(self.info.full_name, self.info.config.widths, recognizer.provider)
-        metrics.executed.watch_lost(lambda: recognizer.lost_macs)
+        metrics.work.watch(recognizer.executed_macs)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
     @property
@@ -133,10 +136,10 @@ class Engine:
         deadline = call.arrived + limit_s
         try:
             async with asyncio.timeout(deadline - time.monotonic()) as limit:
-                with self.admission.admitted(), self._ended_by_cut(limit):
+                with self.admission.admitted(deadline), self._ended_by_cut(limit):
                     async with upload as file:
                         uploaded = time.monotonic()
-                        work = self.admission.run(lambda: self._work(call, file, parameters, deadline))
+                        work = self._recognize(call, file, parameters, deadline)
                         recognition, queue_s = await _unless_gone(work, gone)
         except TimeoutError as error:
             if self._cut_short:
@@ -168,28 +171,53 @@ class Engine:
             return parameters.deadline_ms / 1e3, "deadline_ms"
         return service_s, "SDCOM_REQUEST_TIMEOUT_S"
 
-    def _work(
+    async def _recognize(
         self, call: Call, file: BinaryIO, parameters: RecognizeParameters, deadline: float
-    ) -> Callable[[], Recognition]:
+    ) -> tuple[Recognition, float]:
+        """Decode in turn, then wait for the networks, which take no turn; return the answer and the wait."""
+        cancellation = Cancellation()
+        try:
+            submitted, queue_s = await self.admission.run(
+                lambda: self._work(call, file, parameters, deadline, cancellation), deadline
+            )
+            with self.admission.past_turn():
+                return submitted.answer(await asyncio.wrap_future(submitted.composed)), queue_s
+        finally:
+            cancellation.cancel()
+
+    def _work(
+        self,
+        call: Call,
+        file: BinaryIO,
+        parameters: RecognizeParameters,
+        deadline: float,
+        cancellation: Cancellation,
+    ) -> Callable[[], Submitted]:
         call.facts["bytes"] = os.fstat(file.fileno()).st_size
         # A descriptor of its own: work that nobody waits for any more outlives the upload's file.
         descriptor = os.dup(file.fileno())
         min_lam = self._governed(parameters.min_budget)
 
-        def work() -> Recognition:
+        def work() -> Submitted:
             with os.fdopen(descriptor, "rb") as video:
-                recognition = self.recognizer.recognize(
+                submitted = self.recognizer.submit(
                     video,
                     top_k=parameters.top_k,
                     budget=parameters.spend(),
                     min_confidence=parameters.min_confidence,
                     min_lam=min_lam,
                     deadline=deadline,
+                    cancellation=cancellation,
                 )
-            self.metrics.video_executed(recognition.ledger)
-            return recognition
+            submitted.composed.add_done_callback(self._count)
+            return submitted
 
         return work
+
+    def _count(self, composed: Future[Composed]) -> None:
+        """Count a video that was computed to its end, whoever still waits for its answer."""
+        if not composed.cancelled() and composed.exception() is None:
+            self.metrics.video_composed(composed.result().ledger)
 
     def _governed(self, min_share: float = 0.0) -> float:
         """Return the least price at which the gate may choose, as long as the queue is now."""
@@ -208,10 +236,11 @@ class Engine:
         ledger = recognition.ledger
         call.facts |= {"gmacs": ledger.total_macs / 1e9, "saved": ledger.saved}
         answer = {"request_id": call.request_id} | recognition.to_dict()
+        timing_ms = recognition.timing_ms
         answer["timing_ms"] = {
             "upload": upload_s * 1e3,
-            "queue": queue_s * 1e3,
-            **recognition.timing_ms,
+            **timing_ms,
+            "queue": queue_s * 1e3 + timing_ms["queue"],
             "total": (time.monotonic() - call.arrived) * 1e3,
         }
         self.metrics.video_answered(answer["timing_ms"])

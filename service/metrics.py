@@ -1,7 +1,6 @@
 """Prometheus metrics: base units, bounded labels, one registry that is handed in."""
 
 import threading
-from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,53 +18,56 @@ LAMBDA_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)  
 
 
 class ExecutedWork(Collector):
-    """The process's ledger: whole MACs and frames, so that sums stay exact where floats would round."""
+    """The process's ledger: whole MACs and frames, so that sums stay exact where floats would round.
+
+    What was executed is read where it is counted, at the networks; answers add what they are a part of.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._baseline_macs = 0
-        self._macs: Tally[Part] = Tally(dict.fromkeys(Part, 0))
-        self._frames: Tally[float] = Tally()
-        self._lost_macs: Callable[[], int] = lambda: 0
+        self._answers = Ledger()
+        self._executed: Callable[[], Mapping[Part, int]] = dict
 
     def expect(self, widths: Iterable[float]) -> None:
         """Show these widths from the start, though no frame has taken them yet."""
         with self._lock:
-            self._frames.update(dict.fromkeys(widths, 0))
+            self._answers.width_counts.update(dict.fromkeys(widths, 0))
 
-    def watch_lost(self, lost_macs: Callable[[], int]) -> None:
-        """Read what was executed for no answer from `lost_macs` at every scrape."""
-        self._lost_macs = lost_macs
+    def watch(self, executed: Callable[[], Mapping[Part, int]]) -> None:
+        """Read what was executed, by part, from `executed` at every scrape."""
+        self._executed = executed
 
     def add(self, ledger: Ledger) -> None:
-        """Add what one video, or one frame of a stream, has cost. Any thread may call it."""
+        """Add the answer to one video, or to one frame of a stream. Any thread may call it."""
         with self._lock:
-            self._baseline_macs += ledger.baseline_macs
-            self._macs.update(ledger.macs)
-            self._frames.update(ledger.width_counts)
+            self._answers.add(ledger)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the three families of counters as one consistent snapshot."""
-        macs = CounterMetricFamily("sdcom_macs", "Multiply-accumulates executed.", labels=["part"])
+        """Return the families of counters; nothing answered is missing from what was executed."""
         frames = CounterMetricFamily(
             "sdcom_frames", "Frames by the dynamic network's width.", labels=["width"]
         )
         with self._lock:
-            for part, count in self._macs.items():
-                macs.add_metric([part], count)
-            for width, count in self._frames.items():
+            for width, count in self._answers.width_counts.items():
                 frames.add_metric([f"{width:g}"], count)
+            answered = CounterMetricFamily(
+                "sdcom_answered_macs",
+                "Multiply-accumulates of the videos and frames that were computed to their end.",
+                value=self._answers.total_macs,
+            )
             baseline = CounterMetricFamily(
                 "sdcom_baseline_macs",
                 "Multiply-accumulates of the full-width dynamic network on the same frames.",
-                value=self._baseline_macs,
+                value=self._answers.baseline_macs,
             )
-        lost = CounterMetricFamily(
-            "sdcom_lost_macs",
-            "Multiply-accumulates executed for no answer: padding, failures, callers or deadlines gone.",
-            value=self._lost_macs(),
+        macs = CounterMetricFamily(
+            "sdcom_macs",
+            "Multiply-accumulates executed, for answers and for none: padding, failures, callers gone.",
+            labels=["part"],
         )
-        return [macs, baseline, frames, lost]
+        for part, count in (dict.fromkeys(Part, 0) | dict(self._executed())).items():
+            macs.add_metric([part], count)
+        return [macs, answered, baseline, frames]
 
 
 class Metrics:
@@ -77,8 +79,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.executed = ExecutedWork()
-        registry.register(self.executed)
+        self.work = ExecutedWork()
+        registry.register(self.work)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -126,7 +128,7 @@ class Metrics:
         """Name the model that is served (name@version), its widths, and what computes it."""
         self._model_info.labels(model).set(1)
         self._provider_info.labels(provider.name, provider.version).set(1)
-        self.executed.expect(widths)
+        self.work.expect(widths)
 
     def watch_in_flight(self, num_admitted: Callable[[], int]) -> None:
         """Read the number of requests in flight from `num_admitted` at every scrape."""
@@ -152,9 +154,9 @@ class Metrics:
         """Count one decode worker replaced. Any thread may call it."""
         self._worker_restarts.labels(reason).inc()
 
-    def video_executed(self, ledger: Ledger) -> None:
-        """Add what one video has cost, and observe the price it was planned at. Any thread may call it."""
-        self.executed.add(ledger)
+    def video_composed(self, ledger: Ledger) -> None:
+        """Add what one video's answer cost, and observe its price. Any thread may call it."""
+        self.work.add(ledger)
         self._budget_lambda.observe(ledger.lam)
 
     def video_answered(self, timing_ms: Mapping[str, float]) -> None:

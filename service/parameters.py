@@ -62,7 +62,8 @@ class RecognizeParameters(SpendParameters):
     deadline_ms: int | None = Field(
         None,
         ge=1,
-        description="Milliseconds from the request's arrival after which no answer is wanted (408).",
+        description="Milliseconds from the request's arrival after which no answer is wanted (408); refused "
+        "at once (503) if others wait and the answer would come later.",
     )
     detail: Literal["frames", "summary"] = Field(
         "frames", description="`frames` has one entry for every frame looked at; `summary` leaves them out."

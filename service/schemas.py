@@ -54,7 +54,7 @@ class TimingSchema(_Schema):
     """Wall-clock milliseconds of each stage."""
 
     upload: float
-    queue: float = Field(description="Waiting for a turn.")
+    queue: float = Field(description="Waiting: for a turn to be decoded, and then for the networks.")
     decode: float
     static: float
     gate: float

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         http_port: REST, metrics and health; 0 picks a free one.
         grpc_port: gRPC; 0 picks a free one.
         max_video_bytes: largest upload.
-        queue_size: requests that may be uploading or waiting for their turn; more are refused.
+        queue_size: requests that may be uploading, waiting for their turn, or past it; more are refused.
         decode_workers: jailed decode processes; one per processor that may be used when unset.
         sampling: which frame of each of a video's equal stretches is looked at.
         threads: threads of one network call; half of the processors when unset.

@@ -43,9 +43,7 @@ class OpenStream:
         prediction = await asyncio.get_running_loop().run_in_executor(
             self._threads, self._pushed, frame, deadline
         )
-        self.ledger.baseline_macs += prediction.ledger.baseline_macs
-        self.ledger.macs.update(prediction.ledger.macs)
-        self.ledger.width_counts.update(prediction.ledger.width_counts)
+        self.ledger.add(prediction.ledger)
         self.num_frames += 1
         return prediction
 
@@ -54,7 +52,7 @@ class OpenStream:
             prediction = self._stream.push_jpeg(frame, deadline=deadline)
         else:
             prediction = self._stream.push(frame)
-        self._engine.metrics.executed.add(prediction.ledger)
+        self._engine.metrics.work.add(prediction.ledger)
         return prediction
 
 

@@ -25,12 +25,14 @@ class Composed:
         plan: the widths that were run.
         ledger: what that cost.
         stage_s: wall-clock seconds of each part; of a batch with others, the video's share.
+        queue_s: seconds from when the networks took the frames in to when they began on them.
     """
 
     logits_TL: npt.NDArray[np.float32]
     plan: WidthPlan
     ledger: Ledger
     stage_s: dict[Part, float] = field(default_factory=dict)
+    queue_s: float = 0.0
 
 
 @contextmanager

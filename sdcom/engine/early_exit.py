@@ -5,7 +5,7 @@ gets the width that it would get among all of them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from sdcom.recognition import softmax
 
 def compose_until_confident(
     backend: Backend,
-    frames_THWC: UInt8Array,
+    frames: Iterable[UInt8Array],
     *,
     confidence: float,
     lam: float = 0.0,
@@ -33,7 +33,7 @@ def compose_until_confident(
 
     Args:
         backend: of the model.
-        frames_THWC: the resized, cropped RGB frames in feeding order.
+        frames: a clip's resized, cropped RGB frames [H, W, 3] in feeding order; only those needed are taken.
         confidence: probability of the best class at which the video ends.
         lam: the price at which the gate chooses.
         allowance: what the dynamic network may spend on the video; None is no limit.
@@ -41,27 +41,30 @@ def compose_until_confident(
         in_turn: runs each frame's step where and when the networks may be called.
 
     Raises:
-        DeadlineExceededError: the deadline passed first; `lost_macs` says what had been executed by then.
+        DeadlineExceededError: the deadline passed first.
     """
     macs = backend.info.macs
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
     currency, left = allowance.currency, allowance.left
-    stream, steps = CausalStream(backend, lam, currency), list[StreamStep]()
-    for frame_HWC in frames_THWC:
+    stream, steps, queue_s = CausalStream(backend, lam, currency), list[StreamStep](), 0.0
+    coming, num_frames = iter(frames), backend.info.config.clip.num_frames
+    for _ in range(num_frames):
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
-                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms",
-                lost_macs=sum(step.ledger.total_macs for step in steps),
+                f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
             )
-        steps.append(in_turn(partial(stream.push, frame_HWC, left)))
+        push = partial(stream.push, next(coming), left)
+        asked = time.perf_counter()
+        steps.append(in_turn(push))
+        queue_s += time.perf_counter() - asked - sum(steps[-1].stage_s.values())
         if left is not None:
             left -= currency.cost(steps[-1].plan)
         if softmax(steps[-1].logits_L).max() >= confidence:
             break
-    return _composed(steps, macs.baseline(len(frames_THWC)))
+    return _composed(steps, macs.baseline(num_frames), queue_s)
 
 
-def _composed(steps: list[StreamStep], baseline_macs: int) -> Composed:
+def _composed(steps: list[StreamStep], baseline_macs: int, queue_s: float) -> Composed:
     """Return a video's steps as one whole; its price is the highest that a frame was planned at."""
     choices = tuple(step.plan.choices[0] for step in steps)
     lam = max(step.plan.lam for step in steps)
@@ -73,4 +76,4 @@ def _composed(steps: list[StreamStep], baseline_macs: int) -> Composed:
         for part, seconds in step.stage_s.items():
             stage_s[part] += seconds
     plan = WidthPlan(choices, lam, ledger.macs[Part.DYNAMIC])
-    return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s)
+    return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s, queue_s)

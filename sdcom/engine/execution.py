@@ -46,6 +46,8 @@ class VideoWork:
         plan: the widths chosen; None before.
         logits_TL: the answer; empty before FUSE.
         stage_s: its share of the time of every batch that it was in.
+        came_s: when it was admitted.
+        begun_s: when its first frame went into a batch; None before.
     """
 
     frames_THWC: UInt8Array
@@ -58,6 +60,8 @@ class VideoWork:
     held: Held | None = None
     plan: WidthPlan | None = None
     stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
+    came_s: float = 0.0
+    begun_s: float | None = None
 
     @classmethod
     def begin(cls, frames_THWC: UInt8Array, ledger: Ledger, config: ModelConfig) -> Self:
@@ -88,7 +92,9 @@ class VideoWork:
     def composed(self) -> Composed:
         """Return the answer, once all stages ran."""
         assert self.plan is not None
-        return Composed(self.logits_TL, self.plan, self.ledger, self.stage_s)
+        assert self.begun_s is not None
+        queue_s = self.begun_s - self.came_s
+        return Composed(self.logits_TL, self.plan, self.ledger, self.stage_s, queue_s)
 
 
 class Execution:

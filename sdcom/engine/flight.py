@@ -81,6 +81,7 @@ class Flight:
         deadline_s = math.inf if deadline is None else deadline
         ticket = self.policy.admit(len(entry.work.frames_THWC), now_s, deadline_s)
         self._entries[ticket] = entry
+        entry.work.came_s = now_s
         return ticket
 
     def abandon(self, tickets: Iterable[int]) -> list[Entry]:
@@ -106,7 +107,11 @@ class Flight:
         batch = self.policy.next_batch(now_s)
         if batch is None:
             return None
-        return batch, [self._entries[share.ticket] for share in batch.shares]
+        entries = [self._entries[share.ticket] for share in batch.shares]
+        for entry in entries:
+            if entry.work.begun_s is None:
+                entry.work.begun_s = now_s
+        return batch, entries
 
     def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""

@@ -36,6 +36,12 @@ class Ledger:
     lam: float = 0.0
     min_lam: float = 0.0
 
+    def add(self, other: "Ledger") -> None:
+        """Add another one's work to this; the prices stay."""
+        self.baseline_macs += other.baseline_macs
+        self.macs.update(other.macs)
+        self.width_counts.update(other.width_counts)
+
     @property
     def total_macs(self) -> int:
         """All parts together."""

@@ -98,6 +98,18 @@ def load_untrained_paper(
     )
 
 
+def write_untrained_paper(directory: Path) -> None:
+    """Write the paper's networks with random weights as a model directory, for timing.
+
+    Raises:
+        SettingsError: torch is not installed.
+    """
+    _torch_device("cpu")
+    from sdcom.engine.torch_loading import save_untrained_paper  # noqa: PLC0415 - optional, and heavy
+
+    save_untrained_paper(directory)
+
+
 def _best_engine(info: ModelInfo, device: DeviceName) -> EngineName:
     if info.config.temporal_shift or not _has_onnx():
         return "torch"

@@ -1,12 +1,44 @@
 """The thread that calls the networks, for whoever wants something run on it."""
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from sdcom.errors import OverloadedError
 
 Answer = TypeVar("Answer")
+
+
+def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[Answer]:
+    """Have work run on a thread when its turn comes, unless its future is cancelled before.
+
+    Returns:
+        A future of what the work returns; it ends with OverloadedError if the thread ends before the work's
+        turn comes.
+
+    Raises:
+        OverloadedError: the thread has ended.
+    """
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer.set_result(work())
+        except BaseException as exc:
+            answer.set_exception(exc)
+
+    def end(place: Future[None]) -> None:
+        if place.cancelled() and answer.set_running_or_notify_cancel():
+            answer.set_exception(_closed())
+
+    try:
+        place = thread.submit(run)
+    except RuntimeError as exc:
+        raise _closed() from exc
+    place.add_done_callback(end)
+    return answer
 
 
 def result_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Answer:
@@ -15,14 +47,7 @@ def result_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Answer:
     Raises:
         OverloadedError: the thread has ended, or ends before the work's turn comes.
     """
-    try:
-        running = thread.submit(work)
-    except RuntimeError as exc:
-        raise _closed() from exc
-    try:
-        return running.result()
-    except CancelledError as exc:
-        raise _closed() from exc
+    return submit_on(thread, work).result()
 
 
 def _closed() -> OverloadedError:

@@ -12,7 +12,7 @@ from sdcom.engine.dense_backend import DenseBackend, Precision
 from sdcom.engine.loading import HALVES, PrecisionName
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import SettingsError
-from sdcom.model import Model, load_model
+from sdcom.model import Model, load_model, save_model
 from sdcom.models.composition import SDCOM
 
 NUM_CLASSES = 200  # of ActivityNet
@@ -112,3 +112,8 @@ def untrained_paper_model(static: StaticArchitecture = "mobilenet_v2", static_re
         networks = SDCOM(config)
     networks.eval().requires_grad_(requires_grad=False)
     return Model(ModelInfo(name="paper-untrained", version="0", config=config), networks)
+
+
+def save_untrained_paper(directory: Path) -> None:
+    """Write `untrained_paper_model` as a model directory."""
+    save_model(directory, *untrained_paper_model())

@@ -1,33 +1,63 @@
 """Whose turn it is: one video after the other, or batches of the frames of all that are in flight."""
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from sdcom.cancellation import Cancellation
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
+from sdcom.engine.metered import Metered
 from sdcom.engine.scheduler import Scheduler
-from sdcom.engine.threads import result_on
+from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
 
 Answer = TypeVar("Answer")
 
 MOST_AT_ONCE = 256
 """Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
+MOST_AT_ONCE_ON_PROCESSOR = 32
+"""The same for a processor, where larger batches gain nothing and take long to measure."""
+MOST_FRAMES_IN_FLIGHT = 4 * MOST_AT_ONCE
+"""Frames of all videos that batches are made of: some for every width (docs/adr/0010-hand-off.md)."""
 
 
 class Turns(Protocol):
     """Gives the networks to one caller at a time. For any thread."""
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames, in feeding order, through the composition.
+    @property
+    def backend(self) -> Metered:
+        """The networks, for `call`; they count whatever runs on them here."""
+
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
+        """Hand over one video's frames, in feeding order, to be run through the composition.
+
+        Waits while the networks have as many videos as they hold at once.
+
+        Args:
+            frames_THWC: not to be changed before the future is done.
+            planner: chooses their widths.
+            deadline: `time.monotonic()` value after which the answer is not wanted.
+            cancellation: cancels the future with its caller.
+
+        Returns:
+            A future. It may end with DeadlineExceededError, or with OverloadedError if the networks close
+            first.
 
         Raises:
-            DeadlineExceededError: the deadline, a `time.monotonic()` value, passed first.
+            DeadlineExceededError: the deadline passed before there was room.
             OverloadedError: the networks are closed.
         """
 
@@ -37,10 +67,6 @@ class Turns(Protocol):
         Raises:
             OverloadedError: the networks are closed.
         """
-
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer: padding, failures, and videos whose caller or time had gone."""
 
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
@@ -57,31 +83,40 @@ class OneByOne:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        self.backend = Metered(backend)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames through the composition, alone."""
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
+        """Hand over one video's frames, to be run through the composition alone; return when it begins."""
+        begun = threading.Event()
 
         def run() -> Composed:
+            begun.set()
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            return compose_video(self._backend, frames_THWC, planner)
+            return compose_video(self.backend, frames_THWC, planner)
 
-        return self.call(run)
+        future = submit_on(self._thread, run)
+        future.add_done_callback(lambda _: begun.set())
+        if cancellation is not None:
+            cancellation.follow(future)
+        begun.wait()
+        return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the networks' thread, in turn."""
         return result_on(self._thread, work)
-
-    @property
-    def lost_macs(self) -> int:
-        """None: whatever runs here is part of an answer."""
-        return 0
 
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
@@ -96,21 +131,25 @@ class Together:
     Args:
         backend: of a model without temporal shift; what its batches cost is measured first.
         num_videos: that are in flight at once.
+        most_at_once: frames, or videos, of one batch.
         num_in_hand: batches gathered or handed back while another one is computed.
     """
 
-    def __init__(self, backend: Backend, *, num_videos: int, num_in_hand: int = 2) -> None:
+    def __init__(
+        self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE, num_in_hand: int = 2
+    ) -> None:
         config = backend.info.config
         num_frames = num_videos * config.clip.num_frames
         limits = Limits(
-            max_batch_frames=min(num_frames, MOST_AT_ONCE),
-            max_batch_videos=min(num_videos, MOST_AT_ONCE),
+            max_batch_frames=min(num_frames, most_at_once),
+            max_batch_videos=min(num_videos, most_at_once),
             max_frames_in_flight=num_frames,
             buckets=backend.buckets,
         )
         backend.prepare_thread()
+        self.backend = Metered(backend)
         self._scheduler = Scheduler(
-            backend,
+            self.backend,
             config,
             limits,
             costs=measure_costs(backend, config, limits),
@@ -118,19 +157,23 @@ class Together:
             initializer=backend.prepare_thread,
         )
 
-    def compose(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Composed:
-        """Run one video's frames through the composition, in batches with others."""
-        return self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline).result()
+    def submit(
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Composed]:
+        """Hand over one video's frames, to be run through the composition in batches with others."""
+        future = self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
+        if cancellation is not None:
+            cancellation.follow(future)
+        return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
         return self._scheduler.call(work)
-
-    @property
-    def lost_macs(self) -> int:
-        """What was executed for no answer."""
-        work = self._scheduler.work()
-        return sum(macs.total() for macs in (work.padded_macs, work.failed_macs, work.abandoned_macs))
 
     def close(self) -> None:
         """Fail what is in flight, and end."""
@@ -144,7 +187,7 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
         backend: of the model.
         batching: what was asked for; None has batches everywhere but on a processor, which they do not make
             faster.
-        num_videos: in flight at once.
+        num_videos: in flight at once, at least, where batches are made of them.
 
     Raises:
         SettingsError: batches were asked for, and the model has a temporal shift.
@@ -154,6 +197,13 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
         raise SettingsError(
             f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
         )
+    on_processor = backend.provider.name.endswith("-cpu")
     if batching is None:
-        batching = not (shifts or backend.provider.name.endswith("-cpu"))
-    return Together(backend, num_videos=num_videos) if batching else OneByOne(backend)
+        batching = not (shifts or on_processor)
+    if not batching:
+        return OneByOne(backend)
+    return Together(
+        backend,
+        num_videos=max(num_videos, MOST_FRAMES_IN_FLIGHT // backend.info.config.clip.num_frames),
+        most_at_once=MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE,
+    )

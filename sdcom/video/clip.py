@@ -16,12 +16,22 @@ import numpy as np
 
 from sdcom.cheapest import cheapest_frames
 from sdcom.errors import UndecodableVideoError
-from sdcom.sampling import Float64Array, Int64Array, Sampling, frames_of_segments, segment_center_frames
+from sdcom.sampling import (
+    FeedingOrder,
+    Float64Array,
+    Int64Array,
+    Sampling,
+    feeding_order,
+    frames_of_segments,
+    segment_center_frames,
+)
 from sdcom.video.decoders import Decoder, DecordDecoder, PyAVDecoder, use_first_able
+from sdcom.video.forward import OutOfOrderError
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.messages import ClipFacts, DecoderName
+from sdcom.video.messages import ClipFacts, DecoderName, Progress
 from sdcom.video.probe import VideoIndex, check_dimensions, open_video, orientation_of, probe, read_index
+from sdcom.video.rounds import plan_rounds
 from sdcom.video.scale import Scaler
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
 from sdcom.video.source import FileView
@@ -69,12 +79,87 @@ def decode_clip(
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
+    _spread(frames_T, num_read, out_THWC)
+    return _facts(index, frames_T, read_by)
+
+
+def decode_in_rounds(
+    source: FileView,
+    container: str,
+    short_side: int,
+    limits: DecodeLimits,
+    out_THWC: UInt8Array,
+    *,
+    order: FeedingOrder,
+    sampling: Sampling = "centers",
+) -> Iterator[Progress]:
+    """Fill `out_THWC` with the frames of `decode_clip`, round by round in feeding order.
+
+    The file stays open between rounds. It is one round where more would cost more, or a frame cannot be read
+    apart from others. A video of which less than half can be read is refused once that has been tried.
+
+    Args:
+        source: the file.
+        container: as `sniff_container` names it.
+        short_side: pixels of the short side before the crop.
+        limits: what the video may ask for.
+        out_THWC: uint8, shape (T, crop, crop, 3).
+        order: in which frames are fed.
+        sampling: which frame of each stretch.
+
+    Yields:
+        What each round brought.
+
+    Raises:
+        VideoRejectedError: as for `decode_clip`.
+    """
+    with open_video(source, container, limits) as opened:
+        index, first = read_index(opened, container, limits)
+        frames_T, costs = sampled_frames(index, len(out_THWC), sampling), index.costs()
+        facts, decoder = _facts(index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
+        fed_T = frames_T[feeding_order(len(out_THWC), order)]
+        rounds = plan_rounds(costs, fed_T) if costs is not None else []
+        num_left = len(rounds)
+        try:
+            for pictures in decoder.read_rounds(source, index, rounds, short_side):
+                num_left -= 1
+                yield Progress(facts, _place(pictures, frames_T, out_THWC), more=num_left > 0)
+        except OutOfOrderError:
+            rounds = []
+        if not rounds:
+            in_time = decoder.read(source, index, np.unique(frames_T), short_side)
+            _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
+            yield Progress(facts, tuple(range(len(out_THWC))))
+
+
+def _place(
+    pictures: list[tuple[int, UInt8Array]], frames_T: Int64Array, out_THWC: UInt8Array
+) -> tuple[int, ...]:
+    """Crop frames into all of their places; return those."""
+    ready: list[int] = []
+    for position, frame_HWC in pictures:
+        places = np.flatnonzero(frames_T == position)
+        out_THWC[places] = center_crop(frame_HWC, out_THWC.shape[1])
+        ready += places.tolist()
+    return tuple(ready)
+
+
+def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
+    """Bring distinct frames from the first places to all of theirs, if enough are the ones wanted.
+
+    Raises:
+        UndecodableVideoError: less than half are.
+    """
+    wanted_K = np.unique(frames_T)
     if num_read < _MIN_SHARE_READ * len(wanted_K):
         raise UndecodableVideoError(
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
             "the file is damaged or cut off"
         )
     out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
+
+
+def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
     width, height = index.orientation.size(index.width, index.height)
     return ClipFacts(
         times_s=index.times_s(frames_T),
@@ -82,7 +167,7 @@ def decode_clip(
         num_frames=len(index.pts_N),
         width=width,
         height=height,
-        container=container,
+        container=index.container,
         codec=index.codec,
         decoder=read_by,
     )

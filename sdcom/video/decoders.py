@@ -15,6 +15,7 @@ from sdcom.video.geometry import MAX_ASPECT, UInt8Array, scaled_size
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import DecoderName
 from sdcom.video.probe import OpenedVideo, VideoIndex, check_dimensions, orientation_of
+from sdcom.video.rounds import Round
 from sdcom.video.scale import Scaler
 from sdcom.video.source import FileView
 
@@ -139,8 +140,28 @@ class PyAVDecoder:
         scaler = Scaler(short_side)
         with ForwardReader(source, index, self._limits, self._opened, self._first) as reader:
             for frame, exact in reader.read(wanted_K):
-                check_dimensions(frame.width, frame.height, self._limits)
-                yield orientation_of(frame).apply(scaler.scale(frame)), exact
+                yield self._picture(frame, scaler), exact
+
+    def read_rounds(
+        self, source: FileView, index: VideoIndex, rounds: Iterable[Round], short_side: int
+    ) -> Iterator[list[tuple[int, UInt8Array]]]:
+        """Yield each round's frames as `read` would, with their positions in the timeline.
+
+        Raises:
+            OutOfOrderError: a frame cannot be read; `read` finds what stands in for it.
+        """
+        scaler = Scaler(short_side)
+        with ForwardReader(source, index, self._limits, self._opened, self._first) as reader:
+            for legs in rounds:
+                yield [
+                    (position, self._picture(frame, scaler))
+                    for leg in legs
+                    for position, frame in zip(leg.frames, reader.read_leg(leg), strict=True)
+                ]
+
+    def _picture(self, frame: av.VideoFrame, scaler: Scaler) -> UInt8Array:
+        check_dimensions(frame.width, frame.height, self._limits)
+        return orientation_of(frame).apply(scaler.scale(frame))
 
 
 def use_first_able(

@@ -18,10 +18,15 @@ from sdcom.errors import UndecodableVideoError
 from sdcom.sampling import Int64Array
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.probe import OpenedVideo, VideoIndex, decode, demux, open_video, packet_time
+from sdcom.video.rounds import Leg
 from sdcom.video.source import FileView
 
 _TimedFrame = tuple[int, av.VideoFrame]  # presentation time in ticks
 _Packets: TypeAlias = "Iterator[av.Packet[VideoStream]]"
+
+
+class OutOfOrderError(Exception):
+    """A frame cannot be had on its own; reading all in order finds what stands in for it."""
 
 
 class ForwardReader:
@@ -53,6 +58,7 @@ class ForwardReader:
         self._first = first
         self._passable = frozenset[int]() if index.storage is None else index.storage.passable_times()
         self._reads_on = False
+        self._standing: int | None = None
         self._shown: _TimedFrame | None = None
         self._coming: _TimedFrame | None = None
         self._frames: Iterator[_TimedFrame] = iter(())
@@ -83,6 +89,27 @@ class ForwardReader:
                 self._walk(key, frames)
             for pts in self._index.pts_N[frames].tolist():
                 yield self._show(pts)
+
+    def read_leg(self, leg: Leg) -> Iterator[av.VideoFrame]:
+        """Yield the very frames of one leg; the walk stays where the last one is.
+
+        Args:
+            leg: of `plan_rounds`, after those before it. No other reading in between.
+
+        Raises:
+            OutOfOrderError: one of them cannot be read.
+        """
+        if leg.group != self._standing:
+            self._standing, self._shown = leg.group, None
+            coming = np.array(leg.coming, dtype=np.int64)
+            if not self._is_decoded(coming):
+                self._walk(leg.group - 1, coming)
+        for pts in self._index.pts_N[list(leg.frames)].tolist():
+            if not self._reads_on:
+                self._advance(pts)
+            if self._reads_on or self._shown is None or self._shown[0] != pts:
+                raise OutOfOrderError(f"no frame at {self._seconds(pts):.3f} s")
+            yield self._shown[1]
 
     def _is_decoded(self, frames: Int64Array) -> bool:
         """Show the first frame without a walk if it alone is wanted and there already."""

@@ -1,5 +1,7 @@
 """What the pool and a worker say to each other: one JSON datagram each way, a file beside the request.
 
+A clip that is decoded in rounds has an answer for each; the pool asks for `MORE`, or says `STOP`.
+
 The worker's answers are not trusted: a hostile video may have taken it over, so every field is checked.
 """
 
@@ -17,13 +19,16 @@ from sdcom.errors import (
     VideoLimitError,
     VideoRejectedError,
 )
-from sdcom.sampling import Sampling
+from sdcom.sampling import FeedingOrder, Sampling
 from sdcom.video.limits import DecodeLimits
 
 MAX_MESSAGE_BYTES = 1 << 16
 READY = b"ready"
+MORE, STOP = b"more", b"stop"
 
 DecoderName = Literal["decord", "pyav"]
+Kind = Literal["video", "rounds", "jpeg"]
+"""A video at once, a video in rounds, an image."""
 
 _REJECTIONS: dict[str, type[VideoRejectedError]] = {
     kind.__name__: kind for kind in (UndecodableVideoError, UnsupportedContainerError, VideoLimitError)
@@ -62,16 +67,31 @@ class ClipFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What there is of a job by now.
+
+    Attributes:
+        facts: of the video; None of an image.
+        ready: places of the frames that are there since the last progress.
+        more: whether others are to come.
+    """
+
+    facts: ClipFacts | None
+    ready: tuple[int, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One job; its file travels beside it.
 
     Attributes:
-        kind: a video or a JPEG image.
+        kind: what to do.
         num_bytes: the file's size.
         container: as `sniff_container` names it; empty for an image.
     """
 
-    kind: Literal["video", "jpeg"]
+    kind: Kind
     num_bytes: int
     container: str = ""
 
@@ -98,6 +118,7 @@ class WorkerSettings:
         crop: pixels.
         limits: what a video may ask for.
         sampling: which frame of each segment.
+        order: in which frames are fed, where they are decoded in rounds.
         decoder: which decoder is preferred.
     """
 
@@ -109,6 +130,7 @@ class WorkerSettings:
     crop: int
     limits: DecodeLimits
     sampling: Sampling
+    order: FeedingOrder
     decoder: DecoderName
 
     def encode(self) -> str:
@@ -127,9 +149,9 @@ class WorkerSettings:
         return (self.num_frames, self.crop, self.crop, 3)
 
 
-def encode_done(facts: ClipFacts | None) -> bytes:
-    """Return the datagram for a job done; an image has no facts."""
-    return json.dumps({"facts": None if facts is None else asdict(facts)}).encode()
+def encode_progress(progress: Progress) -> bytes:
+    """Return the datagram for a job, or a round of it, that is done."""
+    return json.dumps(asdict(progress)).encode()
 
 
 def encode_error(exc: BaseException) -> bytes:
@@ -142,12 +164,13 @@ def encode_error(exc: BaseException) -> bytes:
     return json.dumps({"error": kind, "text": str(exc)[:_MAX_TEXT]}).encode()
 
 
-def parse_answer(datagram: bytes, kind: Literal["video", "jpeg"], num_frames: int) -> ClipFacts | None:
-    """Return the facts of a job done, None for an image.
+def parse_answer(datagram: bytes, kind: Kind, num_frames: int) -> Progress:
+    """Return how far a job is.
 
     Args:
         datagram: the worker's answer.
-        kind: what was asked: a video's answer has facts, an image's has none.
+        kind: what was asked: a video's answer has facts, an image's has none, and only rounds have more to
+            come.
         num_frames: T, how many times a video's facts must hold.
 
     Raises:
@@ -158,9 +181,20 @@ def parse_answer(datagram: bytes, kind: Literal["video", "jpeg"], num_frames: in
         answer = json.loads(datagram)
         if "error" in answer:
             raise _rejection(str(answer["error"]), str(answer["text"])[:_MAX_TEXT])
-        return _facts(answer["facts"], num_frames) if kind == "video" else None
+        facts = None if kind == "jpeg" else _facts(answer["facts"], num_frames)
+        if kind != "rounds":
+            return Progress(facts)
+        return Progress(facts, _ready(answer["ready"], num_frames), more=answer["more"] is True)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
         raise BrokenAnswerError(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _ready(raw: list[Any], num_frames: int) -> tuple[int, ...]:
+    """Return places of frames; at least one, or asking for more would never end."""
+    ready = tuple(int(place) for place in raw)
+    if not ready or not set(ready) <= set(range(num_frames)):
+        raise ValueError(f"places {ready}")
+    return ready
 
 
 def _rejection(kind: str, text: str) -> VideoRejectedError:

@@ -7,11 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from sdcom.errors import (
     DeadlineExceededError,
@@ -20,8 +19,9 @@ from sdcom.errors import (
     OverloadedError,
     UndecodableVideoError,
 )
+from sdcom.video.decoded import ClipOnDemand, DecodedClip
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.messages import ClipFacts, DecoderName, Request
+from sdcom.video.messages import DecoderName, Progress, Request
 from sdcom.video.process import WORKER_COMMAND, WorkerGoneError, WorkerProcess, WorkerStartError
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
 from sdcom.video.source import open_descriptor, open_memory_file
@@ -33,35 +33,6 @@ if TYPE_CHECKING:
 
 _RESTART_PAUSE_S = 1.0
 _JPEG_MAGIC = b"\xff\xd8\xff"
-
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedClip:
-    """The frames that the networks see of one video, and what is known of it.
-
-    Attributes:
-        frames_THWC: uint8, shape (T, crop, crop, 3), RGB, upright, in time order.
-        times_s: when each frame is shown, in seconds from the video's first frame.
-        duration_s: seconds from the first frame's start to the last one's end.
-        num_frames: frames in the video.
-        width: pixels, upright.
-        height: pixels, upright.
-        container: as `sniff_container` names it.
-        codec: FFmpeg's name.
-        decoder: which decoder read it.
-    """
-
-    frames_THWC: UInt8Array
-    times_s: tuple[float, ...]
-    duration_s: float
-    num_frames: int | None
-    width: int
-    height: int
-    container: str
-    codec: str
-    decoder: DecoderName
 
 
 class DecoderPool:
@@ -133,7 +104,35 @@ class DecoderPool:
         with open_descriptor(source) as fd:
             container = sniff_container(os.pread(fd, HEAD_BYTES, 0))
             request = Request("video", os.fstat(fd).st_size, container)
-            return self._run(request, fd, deadline, _clip_of)
+            with self._begun(request, fd, deadline) as (worker, progress):
+                return DecodedClip.of(worker.frames_THWC.copy(), progress.facts)
+
+    @contextmanager
+    def decode_on_demand(
+        self, source: BinaryIO | Path, *, deadline: float | None = None
+    ) -> Iterator[ClipOnDemand]:
+        """Hold a decoder that decodes one video in rounds, in feeding order, as its frames are asked for.
+
+        The frames are those of `decode`. Limits hold over all rounds, the time between them not counted.
+
+        Args:
+            source: as for `decode`.
+            deadline: a `time.monotonic()` value.
+
+        Raises:
+            SdcomError: as for `decode`, of the first round; the others raise where they are asked for.
+        """
+        started = time.perf_counter()
+        with open_descriptor(source) as fd:
+            container = sniff_container(os.pread(fd, HEAD_BYTES, 0))
+            request = Request("rounds", os.fstat(fd).st_size, container)
+            with self._begun(request, fd, deadline) as (worker, progress):
+                run_on = partial(self._unless_closed, partial(worker.run_on, deadline))
+                clip = ClipOnDemand(worker, progress, run_on, time.perf_counter() - started)
+                try:
+                    yield clip
+                finally:
+                    clip.leave()
 
     def decode_image(self, data: bytes, *, deadline: float | None = None) -> UInt8Array:
         """Decode one JPEG image.
@@ -156,7 +155,9 @@ class DecoderPool:
             raise UndecodableVideoError(f"a frame must be a JPEG image; these {len(data)} bytes are none")
         with open_memory_file("sdcom-image", data) as file:
             request = Request("jpeg", len(data))
-            return self._run(request, file.fileno(), deadline, lambda frames, _: frames[0].copy())
+            with self._begun(request, file.fileno(), deadline) as (worker, _):
+                image_HWC: UInt8Array = worker.frames_THWC[0].copy()
+                return image_HWC
 
     def close(self) -> None:
         """Kill all workers; calls in flight fail. Safe to call twice."""
@@ -173,25 +174,29 @@ class DecoderPool:
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
 
-    def _run(
-        self,
-        request: Request,
-        fd: int,
-        deadline: float | None,
-        read: Callable[[UInt8Array, ClipFacts | None], _Result],
-    ) -> _Result:
-        """Have a free worker do the job, and `read` its frames before anybody else gets that worker."""
-        while True:
-            with self._worker(deadline) as worker:
+    @contextmanager
+    def _begun(
+        self, request: Request, fd: int, deadline: float | None
+    ) -> Iterator[tuple[WorkerProcess, Progress]]:
+        """Hold a free worker that has begun the job, and what it said; nobody else gets it meanwhile."""
+        with ExitStack() as held:
+            while True:
+                worker = held.enter_context(self._worker(deadline))
                 try:
-                    facts = worker.run(request, fd, deadline)
+                    progress = self._unless_closed(partial(worker.run, request, fd, deadline))
+                    break
                 except WorkerGoneError:
-                    continue
-                except DecoderKilledError:
-                    if self._closed:  # close() killed it
-                        raise _shutting_down() from None
-                    raise
-                return read(worker.frames_THWC, facts)
+                    held.close()
+            yield worker, progress
+
+    def _unless_closed(self, work: Callable[[], Progress]) -> Progress:
+        """Return what a worker says; if `close` killed it, say so instead."""
+        try:
+            return work()
+        except DecoderKilledError:
+            if self._closed:
+                raise _shutting_down() from None
+            raise
 
     @contextmanager
     def _worker(self, deadline: float | None) -> Iterator[WorkerProcess]:
@@ -296,18 +301,3 @@ def _shutting_down() -> OverloadedError:
 
 def _no_decoder_in_time() -> DeadlineExceededError:
     return DeadlineExceededError("the deadline passed before a decoder was free")
-
-
-def _clip_of(frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
-    assert facts is not None
-    return DecodedClip(
-        frames_THWC=frames_THWC.copy(),
-        times_s=facts.times_s,
-        duration_s=facts.duration_s,
-        num_frames=facts.num_frames,
-        width=facts.width,
-        height=facts.height,
-        container=facts.container,
-        codec=facts.codec,
-        decoder=facts.decoder,
-    )

@@ -6,13 +6,12 @@ import fcntl
 import math
 import mmap
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +23,17 @@ from sdcom.errors import DeadlineExceededError, DecoderKilledError, SdcomError
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import (
     MAX_MESSAGE_BYTES,
+    MORE,
     READY,
+    STOP,
     BrokenAnswerError,
-    ClipFacts,
     DecoderName,
+    Progress,
     Request,
     WorkerSettings,
     parse_answer,
 )
+from sdcom.video.usage import allow_processor_time, resident_bytes
 
 if TYPE_CHECKING:
     from sdcom.config import ClipConfig
@@ -73,6 +75,8 @@ class WorkerProcess:
     ) -> None:
         self._limits = limits
         self._num_videos = 0
+        self._request = Request("video", 0)
+        self._left_s = 0.0  # of the wall clock that the request may take
         self._resident_at_start = 0
         self.fate: str | None = None
         """Why this worker must be replaced, None while it is fit: "timeout", "crash", "memory", ..."""
@@ -88,6 +92,7 @@ class WorkerProcess:
             crop=clip.crop,
             limits=limits,
             sampling=sampling,
+            order=clip.order,
             decoder=decoder,
         )
         try:
@@ -119,7 +124,7 @@ class WorkerProcess:
         self._socket.settimeout(_START_TIMEOUT_S)
         with suppress(OSError):
             if self._socket.recv(MAX_MESSAGE_BYTES) == READY:
-                self._resident_at_start = self._resident_bytes()
+                self._resident_at_start = resident_bytes(self._process.pid)
                 return
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_LAST_WORDS_TIMEOUT_S)
@@ -127,8 +132,8 @@ class WorkerProcess:
         self.close()
         raise WorkerStartError(f"a decode worker did not start: {words}")
 
-    def run(self, request: Request, fd: int, deadline: float | None) -> ClipFacts | None:
-        """Have one file decoded; the frames are in `frames_THWC` until the next call.
+    def run(self, request: Request, fd: int, deadline: float | None) -> Progress:
+        """Have one file decoded, or a first round of it; the frames are in `frames_THWC` until the next call.
 
         Args:
             request: the job.
@@ -136,7 +141,7 @@ class WorkerProcess:
             deadline: a `time.monotonic()` value.
 
         Returns:
-            The facts of a video, None for an image.
+            The facts of a video, and which frames are there if it is decoded in rounds.
 
         Raises:
             VideoRejectedError: the file's own fault.
@@ -144,13 +149,40 @@ class WorkerProcess:
             DeadlineExceededError: the deadline passed; the worker is killed, its work being worthless.
             WorkerGoneError: the worker was dead already.
         """
-        self._num_videos += request.kind == "video"
-        self._renew_cpu_limit()
+        self._num_videos += request.kind != "jpeg"
+        allow_processor_time(self._process.pid, self._limits.cpu_s)
+        self._request, self._left_s = request, self._limits.wall_clock_s
+        try:
+            return self._exchange(lambda: socket.send_fds(self._socket, [request.encode()], [fd]), deadline)
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            self.fate = "crash"
+            raise WorkerGoneError from exc
+
+    def run_on(self, deadline: float | None) -> Progress:
+        """Have one more round of the same file decoded, within what is left of its limits.
+
+        Raises:
+            VideoRejectedError: as `run`.
+            DeadlineExceededError: as `run`.
+        """
+        try:
+            return self._exchange(lambda: self._socket.send(MORE), deadline)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._killed(self._cause_of_death()) from None
+
+    def stop(self) -> None:
+        """Have the rest of the file left undecoded, and the file closed; at once, without an answer."""
+        try:
+            self._socket.send(STOP)
+        except OSError:
+            self.fate = "crash"
+
+    def _exchange(self, send: Callable[[], object], deadline: float | None) -> Progress:
         started = time.monotonic()
-        kill_at = started + self._limits.wall_clock_s
+        kill_at = started + self._left_s
         try:
             self._socket.settimeout(1.0)
-            socket.send_fds(self._socket, [request.encode()], [fd])
+            send()
             until = kill_at if deadline is None else min(kill_at, deadline)
             self._socket.settimeout(max(until - started, 1e-3))
             answer = self._socket.recv(MAX_MESSAGE_BYTES)
@@ -159,19 +191,19 @@ class WorkerProcess:
                 self.fate = "deadline"
                 raise DeadlineExceededError("the deadline passed while the video was being decoded") from None
             raise self._killed("timeout") from None
-        except (BrokenPipeError, ConnectionResetError) as exc:
-            self.fate = "crash"
-            raise WorkerGoneError from exc
+        except (BrokenPipeError, ConnectionResetError):
+            raise
         except BaseException:  # interrupted: the answer still to come must not be the next caller's
             self.fate = "abandoned"
             raise
-        return self._understand(answer, request)
+        self._left_s = kill_at - time.monotonic()
+        return self._understand(answer)
 
-    def _understand(self, answer: bytes, request: Request) -> ClipFacts | None:
+    def _understand(self, answer: bytes) -> Progress:
         if not answer:
             raise self._killed(self._cause_of_death())
         try:
-            facts = parse_answer(answer, request.kind, len(self.frames_THWC))
+            return parse_answer(answer, self._request.kind, len(self.frames_THWC))
         except DecoderKilledError as exc:
             self.fate = exc.reason
             raise
@@ -180,7 +212,6 @@ class WorkerProcess:
         finally:
             if self.fate is None and self._is_worn():
                 self.fate = "recycled"
-        return facts
 
     def kill(self) -> None:
         """Kill the process group; whoever waits for its answer learns of it. For any thread."""
@@ -195,6 +226,10 @@ class WorkerProcess:
         self._socket.close()
         self._stderr.close()
         self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)  # the last use of the map, which closes with it
+
+    def caught_lying(self) -> DecoderKilledError:
+        """Return the error of an answer that no honest worker gives; this one is to be replaced."""
+        return self._killed("crash")
 
     def _killed(self, reason: str) -> DecoderKilledError:
         self.fate = reason
@@ -230,31 +265,10 @@ class WorkerProcess:
             return "memory"
         return "crash"
 
-    def _renew_cpu_limit(self) -> None:
-        with suppress(ProcessLookupError, FileNotFoundError):
-            used_s = self._stat_ticks() / os.sysconf("SC_CLK_TCK")
-            _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
-            soft = math.ceil(used_s + self._limits.cpu_s)
-            soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
-            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (soft, hard))
-
-    def _stat_ticks(self) -> int:
-        """Return the processor time that the process has used, in clock ticks (proc(5), utime and stime)."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
-        fields_after_name = stat.rpartition(")")[2].split()
-        return int(fields_after_name[11]) + int(fields_after_name[12])
-
     def _is_worn(self) -> bool:
         if self._num_videos >= self._limits.videos_per_worker:
             return True
-        return self._resident_bytes() > self._resident_at_start + self._limits.growth_bytes
-
-    def _resident_bytes(self) -> int:
-        try:
-            statm = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            return 0
-        return int(statm.split()[1]) * resource.getpagesize()
+        return resident_bytes(self._process.pid) > self._resident_at_start + self._limits.growth_bytes
 
     def _last_words(self) -> str:
         self._stderr.seek(0)

@@ -12,47 +12,48 @@ import os
 import pkgutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 
 import av
 import numpy as np
 
-from sdcom.video.clip import decode_clip, decode_jpeg
+from sdcom.video.clip import decode_clip, decode_in_rounds, decode_jpeg
 from sdcom.video.geometry import UInt8Array
 from sdcom.video.jail import lock_down
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import (
     MAX_MESSAGE_BYTES,
+    MORE,
     READY,
-    ClipFacts,
+    STOP,
+    Progress,
     Request,
     WorkerSettings,
-    encode_done,
     encode_error,
+    encode_progress,
 )
 from sdcom.video.source import FileView, open_memory_file
 
-Job = Callable[[Request, FileView, UInt8Array], ClipFacts | None]
+Job = Callable[[Request, FileView, UInt8Array], Generator[Progress]]
 
 
 def decoding_job(settings: WorkerSettings) -> Job:
     """Return the job of a real worker: decode a video or an image into the frames."""
 
-    def decode(request: Request, source: FileView, frames_THWC: UInt8Array) -> ClipFacts | None:
+    def decode(request: Request, source: FileView, frames_THWC: UInt8Array) -> Generator[Progress]:
         if request.kind == "jpeg":
             decode_jpeg(source.read(), settings.short_side, settings.limits, frames_THWC[0])
-            return None
-        return decode_clip(
-            source,
-            request.container,
-            settings.short_side,
-            settings.limits,
-            frames_THWC,
-            sampling=settings.sampling,
-            decoder=settings.decoder,
-        )
+            yield Progress(None)
+            return
+        video = (source, request.container, settings.short_side, settings.limits, frames_THWC)
+        if request.kind == "rounds" and settings.decoder == "pyav":
+            yield from decode_in_rounds(*video, order=settings.order, sampling=settings.sampling)
+            return
+        facts = decode_clip(*video, sampling=settings.sampling, decoder=settings.decoder)
+        yield Progress(facts, tuple(range(len(frames_THWC))))
 
     return decode
 
@@ -69,12 +70,22 @@ def serve(settings: WorkerSettings, job: Job) -> None:
         if not datagram:
             return
         request = Request.parse(datagram)
-        try:
-            answer = encode_done(job(request, FileView(fds[0], request.num_bytes), frames_THWC))
-        except Exception as exc:  # whatever a hostile file provokes is its own answer
-            answer = encode_error(exc)
+        with closing(job(request, FileView(fds[0], request.num_bytes), frames_THWC)) as rounds:
+            _answer(control, rounds)
         os.close(fds[0])
-        control.send(answer)
+
+
+def _answer(control: socket.socket, rounds: Iterator[Progress]) -> None:
+    """Send an answer for each round that is asked for; the file is closed when no more are."""
+    asked = MORE
+    while asked == MORE:
+        try:
+            progress = next(rounds)
+        except Exception as exc:  # whatever a hostile file provokes is its own answer
+            control.send(encode_error(exc))
+            return
+        control.send(encode_progress(progress))
+        asked = control.recv(MAX_MESSAGE_BYTES) if progress.more else STOP
 
 
 def warm_up(settings: WorkerSettings) -> None:
@@ -87,7 +98,9 @@ def warm_up(settings: WorkerSettings) -> None:
     for container in ("mp4", "avi"):  # decord, if preferred, reads the one, PyAV the other
         data = _tiny_video(container)
         with open_memory_file("sdcom-warm-up", data) as file:
-            decode(Request("video", len(data), container), FileView(file.fileno(), len(data)), frames_THWC)
+            for kind in ("video", "rounds"):
+                view = FileView(file.fileno(), len(data))
+                list(decode(Request(kind, len(data), container), view, frames_THWC))
 
 
 def _tiny_video(container: str) -> bytes:

@@ -1,5 +1,6 @@
 """`sdcom bench ...`. What a command does not need is not imported: decoders, a server, an engine."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from service.bench.options import (
     open_backend,
     show,
 )
+from service.bench.plots.command import plots
 
 app = typer.Typer(help="Measure this machine: ratios of one run, medians.", no_args_is_help=True)
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -73,9 +75,10 @@ def request(
     with Recognizer(backend, decoders) as recognizer:
         rows = time_requests(recognizer, files, budgets, exits, num_repeats=repeats)
         facts = backend_facts(backend, threads)
-    table = Table("file", "", "ms", "GFLOPs", "speed-up", box=None)
+    table = Table("file", "", "frames", "ms", "GFLOPs", "speed-up", box=None)
     for row in rows:
-        table.add_row(row.file, row.way, f"{row.ms:.1f}", f"{row.gflops:.3f}", f"{row.speedup:.2f}")
+        figures = (f"{row.ms:.1f}", f"{row.gflops:.3f}", f"{row.speedup:.2f}")
+        table.add_row(row.file, row.way, str(row.num_frames), *figures)
     show(table, output, facts, rows)
 
 
@@ -84,9 +87,24 @@ def decode(context: typer.Context) -> None:
     """Time decoding the frames of generated clips, beside decord."""
     from sdcom.video.bench import main  # noqa: PLC0415 - brings the decoders
 
+    _pass_on(context, main)
+
+
+@app.command(name="peers", context_settings=PASSED_ON, add_help_option=False)
+def compare_peers(context: typer.Context) -> None:
+    """Find the throughput at one p99 of this server, and of LitServe and Ray Serve with the same networks."""
+    from service.bench.peers.command import peers  # noqa: PLC0415 - brings the decoders
+
+    _pass_on(context, peers)
+
+
+def _pass_on(context: typer.Context, main: Callable[..., None]) -> None:
     command = typer.Typer()
     command.command()(main)
-    command(context.args, prog_name="sdcom bench decode")
+    command(context.args, prog_name=context.command_path)
+
+
+app.command()(plots)
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False)

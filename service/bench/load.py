@@ -72,11 +72,9 @@ def drive(
         seed: of the gaps.
     """
     rng, replies, lock = random.Random(seed), list[Reply](), threading.Lock()  # noqa: S311 - arrivals
-    parts = urlsplit(url)
-    path = f"/recognize?deadline_ms={round(deadline_s * 1e3)}&{query}"
 
     def send() -> None:
-        reply = _post(parts.hostname or "", parts.port or 80, path, body, deadline_s)
+        reply = post(url, body, deadline_s=deadline_s, query=query)
         with lock:
             replies.append(reply)
 
@@ -110,9 +108,11 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
-def _post(host: str, port: int, path: str, body: bytes, deadline_s: float) -> Reply:
-    started = time.perf_counter()
-    connection = http.client.HTTPConnection(host, port, timeout=deadline_s + 5)
+def post(url: str, body: bytes, *, deadline_s: float, query: str = "") -> Reply:
+    """Post one video, and wait for what becomes of it: 5 s longer than its deadline at most."""
+    started, parts = time.perf_counter(), urlsplit(url)
+    path = f"/recognize?deadline_ms={round(deadline_s * 1e3)}&{query}"
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=deadline_s + 5)
     try:
         connection.request("POST", path, body, {"Content-Type": "video/mp4"})
         response = connection.getresponse()

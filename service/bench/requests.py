@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import av
-import numpy as np
-
 from sdcom.engine.backend import Backend
 from sdcom.recognition import Budget, Recognition
 from sdcom.recognizer import Recognizer
+from service.bench.decord_frames import decode_with_decord
 from service.bench.turns import medians_ms
 
 BASELINE = "decord, full width on every frame"
@@ -18,10 +16,11 @@ BASELINE = "decord, full width on every frame"
 
 @dataclass(frozen=True, slots=True)
 class RequestTime:
-    """One way of answering one file: median milliseconds, GFLOPs, and the baseline's time over this."""
+    """One way of answering one file: frames looked at, median ms, GFLOPs, the baseline's time over this."""
 
     file: str
     way: str
+    num_frames: int
     ms: float
     gflops: float
     speedup: float
@@ -56,27 +55,20 @@ def time_requests(
                 for name, each in confidences.items()
             },
         }
-        gflops = {BASELINE: info.macs.baseline(info.config.clip.num_frames) / 1e9}
-        gflops |= {name: answer().ledger.total_macs / 1e9 for name, answer in answers.items()}
+        num_frames = info.config.clip.num_frames
+        costs = {BASELINE: (num_frames, info.macs.baseline(num_frames) / 1e9)}
+        for name, answer in answers.items():
+            ledger = answer().ledger
+            costs[name] = (ledger.width_counts.total(), ledger.total_macs / 1e9)
         baseline = partial(_baseline, recognizer.backend, file)
         ms = medians_ms({BASELINE: baseline, **answers}, num_repeats=num_repeats)
         rows += [
-            RequestTime(file.name, name, each, gflops[name], ms[BASELINE] / each) for name, each in ms.items()
+            RequestTime(file.name, name, costs[name][0], each, costs[name][1], ms[BASELINE] / each)
+            for name, each in ms.items()
         ]
     return rows
 
 
 def _baseline(backend: Backend, file: Path) -> object:
-    import decord  # noqa: PLC0415 - not on every platform, and only this asks for it
-
-    clip = backend.info.config.clip
-    with av.open(str(file)) as opened:  # decord tells the size only after it has begun to decode
-        width, height = opened.streams.video[0].width, opened.streams.video[0].height
-    scale = clip.short_side / min(height, width)
-    size = {"width": round(width * scale), "height": round(height * scale)}
-    reader = decord.VideoReader(str(file), num_threads=1, **size)
-    centers_T = (2 * np.arange(clip.num_frames) + 1) * len(reader) // (2 * clip.num_frames)
-    frames_THWC = reader.get_batch(centers_T).asnumpy()
-    top, left = ((side - clip.crop) // 2 for side in frames_THWC.shape[1:3])
-    cropped = np.ascontiguousarray(frames_THWC[:, top : top + clip.crop, left : left + clip.crop])
-    return backend.fill(cropped, 1.0).mean(axis=0)
+    frames_THWC = decode_with_decord(file.read_bytes(), backend.info.config.clip)
+    return backend.fill(frames_THWC, 1.0).mean(axis=0)

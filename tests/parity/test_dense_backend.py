@@ -1,7 +1,10 @@
 """Sliced once and folded, the networks say what plain torch says: every part, architecture and width."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
@@ -9,6 +12,8 @@ from sdcom.config import DynamicArchitecture, StaticArchitecture
 from sdcom.engine.backend import Picked
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
+from sdcom.engine.ledger import Part
+from sdcom.engine.metered import Metered
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
@@ -122,14 +127,38 @@ def test_the_scheduler_takes_the_backends_sizes_of_batches_and_counts_their_padd
     dense: DenseBackend, tiny_model: Model
 ) -> None:
     turns = Together(dense, num_videos=3)
-    answer = turns.compose(patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4]), None)
-    assert turns.lost_macs == 0, "4 frames, 1 video and 1 frame are sizes that there are"
-    three = always(tiny_model, [0, 1, 1, 1])
-    assert turns.compose(patterned_frames(4, 0), three, None).ledger.width_counts[0.25] == 3
-    assert turns.lost_macs == tiny_model.info.macs.dynamic[0.25]
+    answer = turns.submit(patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4])).result()
+    executed = turns.backend.executed()
+    assert executed == answer.ledger.macs, "4 frames, 1 video and 1 frame are sizes that there are"
+    three = turns.submit(patterned_frames(4, 0), always(tiny_model, [0, 1, 1, 1])).result().ledger
+    assert three.width_counts[0.25] == 3
+    padding = Counter({Part.DYNAMIC: tiny_model.info.macs.dynamic[0.25]})
+    assert turns.backend.executed() == executed + three.macs + padding
     turns.close()
     expected = compose(tiny_model, patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4]))
     assert_close(answer.logits_TL, expected.logits_TL)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 5])
+def test_what_the_backend_pads_by_itself_is_counted_as_torch_counts_it(
+    dense: DenseBackend, tiny_model: Model, num_rows: int
+) -> None:
+    metered, config = Metered(dense), tiny_model.info.config
+    embeddings_BTE = np.zeros((num_rows, 4, config.gate_features), dtype=np.float32)
+    features_BTD = np.zeros((num_rows, 4, 1280), dtype=np.float32)
+    with FlopCounterMode(display=False) as counter:
+        metered.fill(patterned_frames(num_rows, 0), 0.25)
+        metered.decide(embeddings_BTE)
+        metered.conclude(features_BTD, features_BTD)
+    assert counter.get_total_flops() == 2 * metered.executed().total()
+
+
+def test_batches_over_the_largest_size_are_counted_piece_by_piece(
+    dense: DenseBackend, tiny_model: Model
+) -> None:
+    metered = Metered(dense)
+    metered.fill(np.zeros((BUCKETS[-1] + 5, 32, 32, 3), dtype=np.uint8), 0.25)
+    assert metered.executed()[Part.DYNAMIC] == (BUCKETS[-1] + 8) * tiny_model.info.macs.dynamic[0.25]
 
 
 @pytest.mark.parametrize(("precision", "likeness"), [("bf16", 0.95), ("fp16", 0.9995)])

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import onnxruntime
 import pytest
 import torch
 
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.ledger import Part
@@ -34,11 +35,13 @@ from sdcom.errors import (
     UnsupportedContainerError,
 )
 from sdcom.model import Model, save_model
-from sdcom.recognition import GIGA, Budget, Provider, Recognition
+from sdcom.recognition import GIGA, Budget, Provider, Recognition, softmax
 from sdcom.recognizer import Recognizer, bundled_model_dir
+from sdcom.sampling import Sampling
 from sdcom.video import DecoderPool, TrustedVideo
 from sdcom.video.process import WorkerStartError
 from tests.conftest import TINY_CONFIG, lively_networks
+from tests.sdcom.video.videos import encode
 from training.rendered import render_clip, write_clip
 
 SHARES = (0.26, 0.3, 0.4, 0.55, 0.8, 1.0)
@@ -72,7 +75,7 @@ def test_a_rendered_clip_is_recognised_with_every_fact_about_it(recognizer: Reco
     video = recognition.video
     assert (video.width, video.height, video.container, video.codec) == (160, 120, "mp4", "h264")
     assert video.duration_s == pytest.approx(30 / 25)
-    assert set(recognition.timing_ms) == {"decode", *Part}
+    assert set(recognition.timing_ms) == {"queue", "decode", *Part}
 
 
 @pytest.mark.shared
@@ -279,7 +282,7 @@ def test_early_exit_keeps_the_deadline_between_frames(tiny_model: Model) -> None
         )
 
 
-def test_what_early_exit_executed_when_its_deadline_passed_is_counted_as_lost(
+def test_what_early_exit_executed_when_its_deadline_passed_is_counted(
     tiny_model: Model, recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [time.monotonic()]
@@ -294,7 +297,42 @@ def test_what_early_exit_executed_when_its_deadline_passed_is_counted_as_lost(
     monkeypatch.setattr("sdcom.engine.early_exit.time.monotonic", lambda: now[0])
     with pytest.raises(DeadlineExceededError, match="passed after 2 frames"):
         patient.recognize(clip, min_confidence=1.0, deadline=now[0] + 1500)
-    assert patient.lost_macs >= tiny_model.info.macs.floor(2)
+    assert patient.executed_macs()[Part.STATIC] == 2 * tiny_model.info.macs.static
+    patient._turns.close()
+
+
+@pytest.mark.parametrize("sampling", ["centers", "cheapest"])
+def test_early_exit_in_rounds_says_what_decoding_all_and_then_exiting_early_says(
+    tiny_model_dir: Path, tmp_path: Path, sampling: Sampling
+) -> None:
+    path, num_decoded = tmp_path / "keyframes.mp4", set()
+    path.write_bytes(encode("libx264", "mp4", num_frames=120, options={"g": "10"}))
+    with Recognizer.load(
+        tiny_model_dir, num_decode_workers=1, num_threads=1, sampling=sampling
+    ) as recognizer:
+        frames_THWC = recognizer.decoders.decode(path).frames_THWC[recognizer._order_T]
+        for confidence in (0.0, 0.3, 0.4, 0.5, 0.6, 1.0):
+            expected = compose_until_confident(recognizer.backend, frames_THWC, confidence=confidence)
+            found = recognizer.recognize(path, min_confidence=confidence)
+            assert found.ledger.macs == expected.ledger.macs
+            best = softmax(expected.logits_TL[-1]).max()
+            assert found.predictions[0].score == pytest.approx(best, rel=1e-6)
+            num_decoded.add(len(found.frames))
+    assert min(num_decoded) == 1
+    assert max(num_decoded) == TINY_CONFIG.clip.num_frames
+
+
+def test_a_caller_who_leaves_between_rounds_frees_decoder_and_networks(
+    tiny_model: Model, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    path, cancellation = tmp_path / "keyframes.mp4", Cancellation()
+    path.write_bytes(encode("libx264", "mp4", num_frames=120, options={"g": "10"}))
+    patient = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        patient.submit(path, min_confidence=1.0, cancellation=cancellation)
+    assert patient.executed_macs().total() == 0
+    assert not recognizer.decoders._busy
     patient._turns.close()
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
+from sdcom.answer import Submitted
+from sdcom.budget import WidthPlan
+from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
+from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.recognition import (
     Budget,
@@ -42,7 +47,7 @@ class FakeRecognizer:
 
     info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
-    lost_macs: int = 0
+    executed: Counter[Part] = field(default_factory=Counter)
     gate: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)
@@ -60,7 +65,10 @@ class FakeRecognizer:
     def close(self) -> None:
         """Hold nothing."""
 
-    def recognize(
+    def executed_macs(self) -> Counter[Part]:
+        return Counter(self.executed)
+
+    def submit(
         self,
         source: BinaryIO,
         *,
@@ -69,7 +77,8 @@ class FakeRecognizer:
         min_confidence: float | None = None,
         min_lam: float = 0.0,
         deadline: float | None = None,
-    ) -> Recognition:
+        cancellation: Cancellation | None = None,
+    ) -> Submitted:
         self.started.release()
         assert self.gate.wait(20)
         if self.error is not None:
@@ -84,14 +93,18 @@ class FakeRecognizer:
             Counter({0.0: 15, 0.25: 1}),
             min_lam=min_lam,
         )
-        return Recognition(
+        self.executed.update(ledger.macs)
+        recognition = Recognition(
             model=INFO.full_name,
             predictions=(Prediction("wave", 1, 0.7000000000000001), Prediction("stand", 0, 0.3))[:top_k],
             frames=(FrameResult(0.1, 0.25, "wave", 1 / 3),),
             ledger=ledger,
-            timing_ms=dict.fromkeys(("decode", "static", "gate", "dynamic", "fusion"), 1.0),
+            timing_ms=dict.fromkeys(("queue", "decode", "static", "gate", "dynamic", "fusion"), 1.0),
             video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord"),
         )
+        composed = Future[Composed]()
+        composed.set_result(Composed(np.zeros((1, 2), np.float32), WidthPlan((0,), 0.0, 0), ledger))
+        return Submitted(composed, lambda _: recognition)
 
     def open_stream(self, *, budget: Budget | None = None) -> "FakeStream":
         self.budgets.append(budget)
@@ -107,6 +120,7 @@ class FakeStream:
     def push(self, frame_HWC: NDArray[np.uint8]) -> StreamPrediction:
         assert self.recognizer.gate.wait(20)
         ledger = Ledger(100, Counter({Part.STATIC: 3, Part.GATE: 2}), Counter({0.5: 1}))
+        self.recognizer.executed.update(ledger.macs)
         return StreamPrediction(Prediction("wave", 1, float(frame_HWC.mean()) / 255), 0.5, ledger)
 
     def push_jpeg(self, data: bytes, *, deadline: float | None = None) -> StreamPrediction:
@@ -125,7 +139,7 @@ def recognizer() -> Iterator[FakeRecognizer]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(decode_workers=1, queue_size=2, max_video_bytes=100_000, request_timeout_s=10)
+    return Settings(decode_workers=2, queue_size=1, max_video_bytes=100_000, request_timeout_s=10)
 
 
 @pytest.fixture

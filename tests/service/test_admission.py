@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from sdcom.errors import OverloadedError
 from service.admission import Admission
@@ -70,17 +72,86 @@ async def test_the_time_to_come_back_follows_the_service_time() -> None:
     admission.join()
 
 
-async def test_a_wait_in_vain_is_refused_at_once() -> None:
-    seconds = iter(range(0, 1000, 10))
-    admission = Admission(num_threads=1, queue_size=99, max_wait_s=25, clock=lambda: float(next(seconds)))
-    for _ in range(30):
-        await admission.run(returning("slow"))
+class Clock:
+    """Stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def taking(self, seconds: float) -> Callable[[], Callable[[], None]]:
+        def work() -> None:
+            self.now_s += seconds
+
+        return lambda: work
+
+
+async def timed(clock: Clock, *, turn_s: float, rest_s: float) -> Admission:
+    """Return a house of one thread that has seen many take exactly so long."""
+    admission = Admission(num_threads=1, queue_size=99, clock=clock)
+    for _ in range(100):
+        await admission.run(clock.taking(turn_s))
+        with admission.past_turn():
+            clock.now_s += rest_s
+    clock.now_s = 0.0
+    return admission
+
+
+@given(num_before=st.integers(1, 9), left_s=st.floats(0, 200))
+async def test_whose_answer_would_come_after_his_deadline_is_refused_at_once(
+    num_before: int, left_s: float
+) -> None:
+    admission = await timed(Clock(), turn_s=10, rest_s=5)
+    takes_s = 10 * num_before + 10 + 5
+    assume(abs(left_s / takes_s - 1) > 0.01)
     with contextlib.ExitStack() as stack:
-        for _ in range(3):  # the third waits for two of ten seconds each
+        for _ in range(num_before):
             stack.enter_context(admission.admitted())
-        with pytest.raises(OverloadedError) as caught, admission.admitted():
-            pass
-    assert caught.value.retry_after_s == pytest.approx(30, rel=0.1)
+        if left_s > takes_s:
+            stack.enter_context(admission.admitted(left_s))
+        else:
+            with pytest.raises(OverloadedError, match="deadline_ms") as caught, admission.admitted(left_s):
+                pass
+            assert caught.value.retry_after_s == pytest.approx(10 * num_before, rel=0.01)
+    admission.join()
+
+
+async def test_nobody_is_refused_for_an_estimate_while_no_one_waits_and_it_is_put_right() -> None:
+    clock = Clock()
+    admission = await timed(clock, turn_s=1000, rest_s=0)
+    for _ in range(100):
+        with admission.admitted(clock.now_s + 20):
+            assert (await admission.run(clock.taking(10), clock.now_s + 20))[1] == 0
+    with admission.admitted(), admission.admitted(clock.now_s + 21):
+        pass
+    admission.join()
+
+
+async def test_whose_turn_comes_too_late_is_dropped_for_those_who_wait_but_not_the_last() -> None:
+    clock = Clock()
+    admission = await timed(clock, turn_s=10, rest_s=5)
+    opened, begun = threading.Event(), list[str]()
+
+    def begin(name: str) -> Callable[[], None]:
+        begun.append(name)
+        return lambda: None
+
+    busy = asyncio.create_task(admission.run(lambda: opened.wait))
+    await asyncio.sleep(0)
+    deadlines = {"hopeless": 24.0, "in time": 26.0, "hopeless too": 24.0, "hopeless and last": 24.0}
+    waiting = [
+        asyncio.create_task(admission.run(lambda name=name: begin(name), deadline))  # type: ignore[misc]  # a default argument
+        for name, deadline in deadlines.items()
+    ]
+    await asyncio.sleep(0)
+    clock.now_s = 10.0
+    opened.set()
+    await busy
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert begun == ["in time", "hopeless and last"]
+    assert [isinstance(each, OverloadedError) for each in ended] == [True, False, True, False]
     admission.join()
 
 

@@ -20,7 +20,7 @@ HEAD = (
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(decode_workers=1, queue_size=2, request_timeout_s=0.5, drain_seconds=0.1, grpc_port=0)
+    return Settings(decode_workers=2, queue_size=1, request_timeout_s=0.5, drain_seconds=0.1, grpc_port=0)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from service.metrics import Metrics
 
 def test_sums_beyond_the_floats_stay_exact() -> None:
     metrics = Metrics(CollectorRegistry())
-    metrics.executed.add(Ledger(baseline_macs=2**60))
+    metrics.work.add(Ledger(baseline_macs=2**60))
     for _ in range(256):
-        metrics.executed.add(Ledger(baseline_macs=1, macs=Counter({Part.GATE: 1})))
+        metrics.work.add(Ledger(baseline_macs=1, macs=Counter({Part.GATE: 1})))
     # 2**60 + 256 is a float; 256 additions of 1 to the float 2**60 would have left it unchanged.
     assert metrics.registry.get_sample_value("sdcom_baseline_macs_total") == 2**60 + 256
 
@@ -25,7 +25,7 @@ def test_sums_beyond_the_floats_stay_exact() -> None:
 def test_every_metric_has_its_published_name() -> None:
     metrics = Metrics(CollectorRegistry())
     metrics.model_loaded("tiny@0", (0.0, 0.25), Provider("torch-cpu", "2.7.0"))
-    metrics.video_executed(Ledger(lam=0.3))
+    metrics.video_composed(Ledger(lam=0.3))
     metrics.request_done("http", "ok")
     metrics.request_rejected("too-large")
     metrics.decode_failed("crash")
@@ -38,6 +38,7 @@ def test_every_metric_has_its_published_name() -> None:
         'sdcom_stage_seconds_sum{stage="decode"} 0.01',
         'sdcom_macs_total{part="dynamic"} 0.0',
         "sdcom_baseline_macs_total 0.0",
+        "sdcom_answered_macs_total 0.0",
         'sdcom_frames_total{width="0.25"} 0.0',
         "sdcom_in_flight 0.0",
         'sdcom_rejected_total{reason="too-large"} 1.0',

@@ -251,6 +251,24 @@ async def test_a_deadline_that_passes_is_a_408_and_leaves_the_queue(
     assert (await client.post("/recognize", content=b"w", headers=VIDEO)).status_code == 200
 
 
+async def test_a_deadline_shorter_than_the_queue_is_refused_at_once_and_a_longer_one_waits(
+    client: httpx.AsyncClient, engine: Engine, recognizer: FakeRecognizer
+) -> None:
+    for _ in range(100):
+        engine.admission._turn.add(2.0)
+    recognizer.gate.clear()
+    sent = [asyncio.create_task(client.post("/recognize", content=b"v", headers=VIDEO)) for _ in range(2)]
+    await admitted(engine, 2)
+    response = await client.post("/recognize?deadline_ms=2500", content=b"v", headers=VIDEO)
+    assert_problem(response, 503, "deadline_ms", "3.0 s")
+    assert response.headers["retry-after"] == "1"
+    assert metric(engine, "sdcom_rejected_total", reason="overloaded") == 1
+    sent.append(asyncio.create_task(client.post("/recognize?deadline_ms=9000", content=b"v", headers=VIDEO)))
+    await admitted(engine, 3)
+    recognizer.gate.set()
+    assert [answer.status_code for answer in await asyncio.gather(*sent)] == [200] * 3
+
+
 async def test_work_whose_caller_has_gone_is_dropped_before_it_begins(
     client: httpx.AsyncClient, engine: Engine, recognizer: FakeRecognizer
 ) -> None:

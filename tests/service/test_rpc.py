@@ -31,8 +31,8 @@ OPTIONS = pb.RecognizeRequest(options=pb.RecognizeOptions())
 @pytest.fixture
 def settings() -> Settings:
     return Settings(
-        decode_workers=1,
-        queue_size=2,
+        decode_workers=2,
+        queue_size=1,
         max_video_bytes=100_000,
         request_timeout_s=10,
         max_streams=1,

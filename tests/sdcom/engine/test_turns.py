@@ -2,15 +2,19 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
 from sdcom.budget import choose_widths
+from sdcom.engine.backend import UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
+from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import OneByOne, Together, Turns
 from sdcom.errors import DeadlineExceededError, OverloadedError
@@ -35,16 +39,22 @@ def _policy(model: Model) -> Planner:
     return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
 
 
+def _composed(
+    turns: Turns, frames_THWC: UInt8Array, planner: Planner, deadline: float | None = None
+) -> Composed:
+    return turns.submit(frames_THWC, planner, deadline=deadline).result()
+
+
 def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny_model: Model) -> None:
     plan = _policy(tiny_model)
     clips = [patterned_frames(4, seed) for seed in range(12)]
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(lambda clip: turns.compose(clip, plan, None), clips))
+        answers = list(threads.map(lambda clip: turns.submit(clip, plan).result(), clips))
     for clip, answer in zip(clips, answers, strict=True):
         expected = compose_video(TorchBackend(tiny_model), clip, plan)
         assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
         np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=0, atol=1e-4)
-    assert turns.lost_macs == 0
+    assert turns.backend.executed() == sum((answer.ledger.macs for answer in answers), Counter())
 
 
 def test_other_work_runs_on_one_thread_and_its_error_is_its_callers(turns: Turns) -> None:
@@ -67,7 +77,7 @@ def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_
         threads.submit(turns.call, occupy)
         begun.wait(20)
         deadline = time.monotonic() + 0.05
-        waiting = threads.submit(turns.compose, patterned_frames(4, 0), _policy(tiny_model), deadline)
+        waiting = threads.submit(_composed, turns, patterned_frames(4, 0), _policy(tiny_model), deadline)
         while time.monotonic() <= deadline:
             time.sleep(0.01)
         release.set()
@@ -88,7 +98,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
         waiting: list[Future[str] | Future[Composed]] = [
             threads.submit(turns.call, lambda: "too late"),
-            threads.submit(turns.compose, clip, plan, None),
+            threads.submit(_composed, turns, clip, plan),
         ]
         closing = threads.submit(turns.close)
         release.set()
@@ -96,19 +106,31 @@ def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model
         assert working.result(20) == "was at work"
         for future in waiting:
             assert future.exception(20) is None or isinstance(future.exception(), OverloadedError)
-    for ask in (lambda: turns.call(lambda: 0), lambda: turns.compose(clip, plan, None)):
+    for ask in (lambda: turns.call(lambda: 0), lambda: turns.submit(clip, plan)):
         with pytest.raises(OverloadedError, match="closed"):
             ask()
 
 
-def test_what_batches_execute_for_nobody_is_counted(tiny_model: Model) -> None:
-    turns = Together(TorchBackend(tiny_model), num_videos=3)
-
+def test_what_runs_for_a_video_that_fails_is_counted(turns: Turns, tiny_model: Model) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("no plan today")
 
     with pytest.raises(RuntimeError, match="no plan today"):
-        turns.compose(patterned_frames(4, 0), fail, None)  # type: ignore[arg-type]  # it raises
+        turns.submit(patterned_frames(4, 0), fail).result()  # type: ignore[arg-type]  # it raises
     macs = tiny_model.info.macs
-    assert turns.lost_macs == 4 * (macs.static + macs.gate)
+    assert turns.backend.executed().total() == 4 * (macs.static + macs.gate)
+
+
+def test_streams_are_counted_as_their_answers_say(turns: Turns, tiny_model: Model) -> None:
+    stream = CausalStream(turns.backend, lam=0.0)
+    frames_THWC = patterned_frames(9, 0)  # the window slides after four
+    steps = [turns.call(partial(stream.push, frame_HWC)) for frame_HWC in frames_THWC]
+    ledgers = [step.ledger.macs for step in steps]
+    assert turns.backend.executed() == sum(ledgers, Counter())
+    assert any(step.width > 0 for step in steps)
+
+
+def test_measuring_and_warming_up_are_not_counted(tiny_model: Model) -> None:
+    turns = Together(TorchBackend(tiny_model), num_videos=3)
+    assert turns.backend.executed().total() == 0
     turns.close()

@@ -9,12 +9,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 from sdcom.errors import UndecodableVideoError
 from sdcom.video.geometry import UInt8Array
-from sdcom.video.messages import ClipFacts, Request, WorkerSettings
+from sdcom.video.messages import ClipFacts, Progress, Request, WorkerSettings
 from sdcom.video.source import FileView
 from sdcom.video.worker import decoding_job, serve, warm_up
 
@@ -93,13 +94,20 @@ def _try_to_escape() -> None:
     raise UndecodableVideoError(" ".join(f"{name}={_outcome(act)}" for name, act in attempts.items()))
 
 
+def _refuse() -> None:
+    raise UndecodableVideoError("found out late")
+
+
 def _hang_up() -> None:
     os.closerange(3, 32)
     time.sleep(3600)
 
 
-def _lie() -> ClipFacts:
-    return ClipFacts((float("nan"),) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+_GOOD = ClipFacts((0.0,) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+
+
+def _lie() -> Progress:
+    return Progress(replace(_GOOD, times_s=(float("nan"),) * 16), tuple(range(16)))
 
 
 _MISDEEDS: dict[bytes, Callable[[], object]] = {
@@ -110,12 +118,13 @@ _MISDEEDS: dict[bytes, Callable[[], object]] = {
     b"EAT": _eat_memory,
     b"LEAK": _leak,
     b"HANGUP": _hang_up,
+    b"REFUSE": _refuse,
     b"ESCAPE": _try_to_escape,
 }
 
 
 def misdeed_file(word: bytes) -> bytes:
-    """Return a file that passes for an MP4 and makes a rogue worker do the deed."""
+    """Return a file that passes for an MP4 and makes a rogue worker do the deed; "LATE:", after a round."""
     return (24).to_bytes(4) + b"ftypisom" + bytes(4) + b"isomiso2" + b"DEED:" + word
 
 
@@ -125,13 +134,18 @@ def main() -> None:
     warm_up(settings)
     decode = decoding_job(settings)
 
-    def job(request: Request, source: FileView, frames_THWC: UInt8Array) -> ClipFacts | None:
+    def job(request: Request, source: FileView, frames_THWC: UInt8Array) -> Generator[Progress]:
         _, found, word = source.rewound().read(64).partition(b"DEED:")
+        late, _, word = word.rpartition(b":")
+        if late:
+            yield Progress(_GOOD, (0,), more=True)
         if word == b"LIE":
-            return _lie()
+            yield _lie()
+        if word == b"LIE ABOUT PLACES":
+            yield Progress(_GOOD, (99,), more=True)
         if found:
             _MISDEEDS[word]()
-        return decode(request, source, frames_THWC)
+        yield from decode(request, source, frames_THWC)
 
     serve(settings, job)
 

@@ -1,0 +1,134 @@
+"""The one place where executed work is counted: at the backend, call by call, whoever asked and why.
+
+So padding, batches that failed, videos that were given up half way and videos that were answered are all in
+the same sums. A ledger says what one video's answer cost; this says what ran.
+
+Shapes: as in `sdcom.engine.backend`.
+"""
+
+import threading
+from collections import Counter
+
+from sdcom.engine.backend import (
+    Backend,
+    Float32Array,
+    Held,
+    Int64Array,
+    Looked,
+    Picked,
+    StreamFiller,
+    UInt8Array,
+)
+from sdcom.engine.ledger import Part
+
+
+class Metered:
+    """A backend that counts the MACs of every call; one that raises counts as if it had run to its end.
+
+    Where the backend computes only batches of some sizes (`Backend.buckets`), the rows that it adds to reach
+    one of them are counted as well.
+
+    Args:
+        backend: that computes.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._macs = backend.info.macs
+        self._lock = threading.Lock()  # one thread runs the networks, others read the sums
+        self._executed: Counter[Part] = Counter(dict.fromkeys(Part, 0))
+        self.info = backend.info
+        self.provider = backend.provider
+        self.buckets = backend.buckets
+
+    def executed(self) -> Counter[Part]:
+        """Return the MACs executed so far, by part. For any thread."""
+        with self._lock:
+            return Counter(self._executed)
+
+    def count_fill(self, num_frames: int, width: float) -> None:
+        """Count frames that run through the dynamic network at a width."""
+        self._add(Part.DYNAMIC, self._num_computed(num_frames) * self._macs.dynamic[width])
+
+    def prepare_thread(self) -> None:
+        """Make the calling thread fit for calls."""
+        self._backend.prepare_thread()
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        """Take a video's frames to where they are computed from."""
+        return self._backend.hold(frames_THWC)
+
+    def look_picked(self, picked: Picked) -> Looked:
+        """Look at frames of several videos."""
+        self._count_look(picked.size)
+        return self._backend.look_picked(picked)
+
+    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
+        """Fill frames of several videos at one width."""
+        self.count_fill(picked.size, width)
+        return self._backend.fill_picked(picked, width)
+
+    def look(self, frames_NHWC: UInt8Array) -> Looked:
+        """Run the static network and the gate's embedding."""
+        self._count_look(len(frames_NHWC))
+        return self._backend.look(frames_NHWC)
+
+    def decide(
+        self, embeddings_BTE: Float32Array, state_BH: Float32Array | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Run the gate."""
+        num_videos, num_frames, _ = embeddings_BTE.shape
+        self._add(Part.GATE, self._num_computed(num_videos) * num_frames * self._macs.gate_step)
+        return self._backend.decide(embeddings_BTE, state_BH)
+
+    def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
+        """Run the dynamic network."""
+        self.count_fill(len(frames_NHWC), width)
+        return self._backend.fill(frames_NHWC, width, before_N)
+
+    def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
+        """Fuse frames; the classifiers that read them afterwards are counted with it."""
+        self._add(Part.FUSION, len(features_ND) * self._macs.fusion)
+        return self._backend.fuse(features_ND, supplements_ND)
+
+    def classify(self, maxima_BTF: Float32Array, first: int = 0) -> Float32Array:
+        """Classify after each frame."""
+        return self._backend.classify(maxima_BTF, first)
+
+    def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
+        """Fuse and classify whole videos."""
+        num_videos, num_frames, _ = features_BTD.shape
+        self._add(Part.FUSION, self._num_computed(num_videos) * num_frames * self._macs.fusion)
+        return self._backend.conclude(features_BTD, supplements_BTD)
+
+    def open_stream(self) -> StreamFiller:
+        """Return what fills a new stream's frames, and counts them."""
+        return _MeteredFiller(self, self._backend.open_stream())
+
+    def _count_look(self, num_frames: int) -> None:
+        num_computed = self._num_computed(num_frames)
+        self._add(Part.STATIC, num_computed * self._macs.static)
+        self._add(Part.GATE, num_computed * (self._macs.gate - self._macs.gate_step))
+
+    def _num_computed(self, num_rows: int) -> int:
+        """Return the rows of the batches that the backend makes of so many."""
+        if not self.buckets:
+            return num_rows
+        num_whole, rest = divmod(num_rows, self.buckets[-1])
+        padded = next(size for size in self.buckets if size >= rest) if rest else 0
+        return num_whole * self.buckets[-1] + padded
+
+    def _add(self, part: Part, macs: int) -> None:
+        with self._lock:
+            self._executed[part] += macs
+
+
+class _MeteredFiller:
+    def __init__(self, metered: Metered, filler: StreamFiller) -> None:
+        self._metered = metered
+        self._filler = filler
+
+    def fill(self, frame_HWC: UInt8Array, width: float) -> Float32Array:
+        if width > 0:
+            self._metered.count_fill(1, width)
+        return self._filler.fill(frame_HWC, width)

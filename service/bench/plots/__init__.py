@@ -1,0 +1,1 @@
+"""What the benchmarks saved, drawn: `sdcom bench plots`."""
