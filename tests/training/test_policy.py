@@ -14,7 +14,6 @@ from sdcom.preprocess import normalize
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.training.conftest import batches_of, patterned_store
 from training.batches import Augmentation, Batch
-from training.draws import gumbel_noise
 from training.loop import LoopOptions
 from training.meta import FrameLosses, MetaNetwork
 from training.optimize import build_optimizer
