@@ -76,8 +76,9 @@ def prepare(
     """
     kept, held_out = _divided(recipe, clips, synthetic)
     if options.refit is not None:
-        check_refit(recipe, kept, held_out, options, options.refit)
+        check_refit(recipe, (*kept, *synthetic), held_out, options, options.refit)
         kept = (*kept, *held_out)
+    kept = (*kept, *synthetic)
     if is_main():
         check_room(recipe, directory)
     else:
@@ -163,19 +164,19 @@ class PreparedRun:
 def _divided(
     recipe: Recipe, clips: Sequence[Clip], synthetic: Sequence[Clip]
 ) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Return clips to train on, synthetic ones among them, and clips held out.
+    """Return clips to train on besides the synthetic ones, and clips held out.
 
     Raises:
         DataError: too few are left for a batch.
         InvalidParameterError: a batch cannot be divided among the processes.
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
-    kept = (*kept, *synthetic)
+    num_clips = len(kept) + len(synthetic)
     for name, stage in recipe.stages.items():
         batch_size = stage.optimization.batch_size
-        if len(kept) < batch_size:
+        if num_clips < batch_size:
             raise DataError(
-                f"{len(kept)} clips are left for training, fewer than one batch of {batch_size}: "
+                f"{num_clips} clips are left for training, fewer than one batch of {batch_size}: "
                 f"add clips, or set {name}.optimization.batch_size"
             )
         if batch_size % world_size():

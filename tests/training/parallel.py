@@ -86,6 +86,20 @@ def policy(pristine: SDCOM, **recipe: Any) -> dict[str, Any]:
     return {"steps": steps.terms, "state": networks.state_dict()}
 
 
+def gate(pristine: SDCOM) -> dict[str, Any]:
+    """Train a small policy, then its gate alone; return the steps and the state."""
+    networks = copy.deepcopy(pristine)
+    steps = Steps()
+    batches = batches_of(patterned_store(4), CONFIG.clip, stage=2, rank=rank(), world_size=world_size())
+    first = PolicyRecipe(QUICK, num_views=1, static_multiplier=0.0, frozen_statistics=True)
+    alone = replace(
+        first, classifier_multiplier=0.0, fusion_multiplier=0.0, highest_price=10.0, price_growth=0.3
+    )
+    courses = [Course("policy", first, batches), Course("gate", alone, replace(batches, stage=5))]
+    train_policy(networks, courses, LoopOptions(journal=Journal([steps])))
+    return {"steps": steps.terms, "state": networks.state_dict()}
+
+
 def norms(inputs_NC: Tensor) -> dict[str, Tensor]:
     """Run a batch norm on this process's rows, and differentiate it twice."""
     share = len(inputs_NC) // world_size()
@@ -138,6 +152,7 @@ def everything() -> dict[str, Any]:
             meta=MetaRecipe(hidden=8, plain_decay=1.0),
         ),
         "remembered": policy(pristine, num_views=1, static_multiplier=0.0, frozen_statistics=True),
+        "gate": gate(pristine),
         "mean": mean_over_ranks(torch.tensor([1.0, 2.0]) * (rank() + 1)),
         "means": means_over_ranks([torch.full((2, 2), float(rank())), torch.tensor(3.0)]),
         "gathered": gather_lists([rank()] * rank()),

@@ -26,7 +26,8 @@ from training.distributed import (
 )
 
 NUM_PROCESSES = 2
-STAGES = ("supernet", "meta", "remembered")
+NUM_STEPS = {"supernet": 1, "meta": 2, "remembered": 2, "gate": 4}
+STAGES = tuple(NUM_STEPS)
 Said = dict[str, Any]
 
 
@@ -73,7 +74,7 @@ def alone() -> Said:
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_have_the_losses_of_one(alone: Said, together: list[Said], stage: str) -> None:
     expected = alone[stage]["steps"]
-    assert len(expected) == (1 if stage == "supernet" else 2)
+    assert len(expected) == NUM_STEPS[stage]
     for said in together:
         for ours, theirs in zip(expected, said[stage]["steps"], strict=True):
             assert theirs == pytest.approx(ours, rel=2e-3)

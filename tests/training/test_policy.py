@@ -194,6 +194,15 @@ def test_meta_weighting_starts_as_the_plain_sum_and_then_learns(networks: SDCOM)
     assert reports[1]["weight_of_cross_entropy"] < 1
 
 
+def test_meta_weighting_starts_from_the_scale_that_fixed_weighting_has_for_the_cost(pristine: SDCOM) -> None:
+    once = replace(QUICK, epochs=1)
+    fixed = PolicyRecipe(optimization=once, efficiency_weight=0.3)
+    meta = PolicyRecipe(optimization=once, weighting="meta", meta=MetaRecipe(hidden=8, efficiency_scale=0.3))
+    (weighed,), (scaled,) = (_train(copy.deepcopy(pristine), recipe) for recipe in (fixed, meta))
+    assert scaled["loss"] == pytest.approx(weighed["loss"], rel=1e-5)
+    assert scaled["efficiency"] == pytest.approx(0.3 * weighed["efficiency"], rel=1e-5)
+
+
 def test_the_meta_network_moves_once_its_weights_have_a_say(networks: SDCOM) -> None:
     recipe = PolicyRecipe(optimization=QUICK, weighting="meta", meta=MetaRecipe(hidden=8, plain_decay=1.0))
     batches = batches_of(patterned_store(4), TINY_CONFIG.clip, stage=2)

@@ -14,7 +14,7 @@ from sdcom.checkpoint import INFO_FILE, WEIGHTS_FILE, ModelInfo
 from sdcom.errors import InvalidParameterError
 from training.data import Clip, read_split
 from training.recipes import Optimization, Recipe, StaticRecipe, tiny
-from training.run import RunOptions, prepare, train
+from training.run import PreparedRun, RunOptions, prepare, train
 from training.run_directory import RunDirectoryError, network_file
 
 ONCE = Optimization(learning_rate=0.01, epochs=1, batch_size=4, warmup_epochs=0, milestones=())
@@ -29,6 +29,7 @@ class _First:
     info: ModelInfo
     recipe: Recipe
     clips: tuple[Clip, ...]
+    synthetic: tuple[Clip, ...]
 
 
 def _recipe(labels: tuple[str, ...]) -> Recipe:
@@ -50,28 +51,36 @@ def _options(**options: Any) -> RunOptions:
     return RunOptions(**(plain | options))
 
 
+def _prepare(first: _First, directory: Path, **options: Any) -> PreparedRun:
+    """Prepare a refit of a run, of its own recipe and clips."""
+    chosen = _options(**({"refit": first.directory} | options))
+    return prepare(first.recipe, first.clips, directory, chosen, synthetic=first.synthetic)
+
+
 @pytest.fixture(scope="module")
 def first(rendered_set: Path, tmp_path_factory: pytest.TempPathFactory) -> _First:
     split = read_split(rendered_set, "split")
     directory, recipe = tmp_path_factory.mktemp("first"), _recipe(split.labels)
-    info = train(recipe, split.train, directory, _options())
+    synthetic = tuple(replace(clip, group=f"drawn/{clip.group}") for clip in split.test[:2])
+    info = train(recipe, split.train, directory, _options(), synthetic=synthetic)
     assert info is not None
-    return _First(directory, info, recipe, split.train)
+    return _First(directory, info, recipe, split.train, synthetic)
 
 
 @pytest.fixture(scope="module")
 def refit(first: _First, tmp_path_factory: pytest.TempPathFactory) -> _First:
     directory = tmp_path_factory.mktemp("again")
-    info = train(first.recipe, first.clips, directory, _options(refit=first.directory))
+    info = _prepare(first, directory).train()
     assert info is not None
-    return _First(directory, info, first.recipe, first.clips)
+    return replace(first, directory=directory, info=info)
 
 
 def test_a_refit_trains_its_policy_on_the_clips_that_were_held_out_too(first: _First, refit: _First) -> None:
-    assert first.info.provenance["num_training_clips"] < len(first.clips)
-    assert refit.info.provenance["num_training_clips"] == len(first.clips)
-    run = prepare(first.recipe, first.clips, refit.directory, _options(refit=first.directory, resume=True))
-    assert set(run.batches.source.clips) == set(first.clips)
+    every_clip = (*first.clips, *first.synthetic)
+    assert first.info.provenance["num_training_clips"] < len(every_clip)
+    assert refit.info.provenance["num_training_clips"] == len(every_clip)
+    run = _prepare(first, refit.directory, resume=True)
+    assert sorted(clip.path for clip in run.batches.source.clips) == sorted(clip.path for clip in every_clip)
     assert (refit.directory / WEIGHTS_FILE).read_bytes() != (first.directory / WEIGHTS_FILE).read_bytes()
 
 
@@ -119,7 +128,7 @@ def test_a_refit_of_a_run_of_another_recipe_names_what_differs(
     first: _First, tmp_path: Path, other: Callable[[Recipe], Recipe], difference: str
 ) -> None:
     with pytest.raises(RunDirectoryError, match=f"recipe.json is of another run: {difference}"):
-        prepare(other(first.recipe), first.clips, tmp_path / "run", _options(refit=first.directory))
+        _prepare(replace(first, recipe=other(first.recipe)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -137,14 +146,14 @@ def test_a_refit_on_other_clips_is_refused(
         for clip in first.clips
         if (clip.group in held_out) is was_held_out and num_clips[clip.group] > 1  # all groups remain
     )
-    fewer = [clip for clip in first.clips if clip is not dropped]
+    fewer = tuple(clip for clip in first.clips if clip is not dropped)
     with pytest.raises(RunDirectoryError, match=f"is of another run: {difference}"):
-        prepare(first.recipe, fewer, tmp_path / "run", _options(refit=first.directory))
+        _prepare(replace(first, clips=fewer), tmp_path / "run")
 
 
 def test_a_refit_of_a_refit_is_refused(refit: _First, tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="is of another run: refit is True there and False here"):
-        prepare(refit.recipe, refit.clips, tmp_path / "run", _options(refit=refit.directory))
+        _prepare(refit, tmp_path / "run")
 
 
 def test_a_refit_of_a_run_that_has_not_finished_is_refused_before_it_trains(
@@ -156,18 +165,13 @@ def test_a_refit_of_a_run_that_has_not_finished_is_refused_before_it_trains(
         if path.name != INFO_FILE:
             (unfinished / path.name).write_bytes(path.read_bytes())
     with pytest.raises(RunDirectoryError, match=r"model\.json is missing: .* is no run that has finished"):
-        prepare(first.recipe, first.clips, tmp_path / "run", _options(refit=unfinished))
+        _prepare(first, tmp_path / "run", refit=unfinished)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_refit_is_refused_where_nothing_was_held_out(first: _First, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match=r"nothing to refit .* held out at validation_share=0"):
-        prepare(
-            replace(first.recipe, validation_share=0.0),
-            first.clips,
-            tmp_path / "run",
-            _options(refit=first.directory),
-        )
+        _prepare(replace(first, recipe=replace(first.recipe, validation_share=0.0)), tmp_path / "run")
 
 
 def test_networks_are_taken_from_one_run_alone(first: _First) -> None:
