@@ -63,7 +63,7 @@ class Admission:
             OverloadedError: every place is taken, the answer would come too late, or the house is closed.
         """
         self._refuse_if_full()
-        if self.expected_wait_s > 0:
+        if self.expected_wait_s > 0 and self._turn.mean_s > 0:  # a guess is no ground for refusal
             self._refuse_if_late(deadline, self.expected_wait_s)
         self.num_admitted += 1
         self._empty.clear()

@@ -129,6 +129,11 @@ async def test_nobody_is_refused_for_an_estimate_while_no_one_waits_and_it_is_pu
     admission.join()
 
 
+async def test_nobody_is_refused_for_lateness_before_a_turn_has_been_measured(admission: Admission) -> None:
+    with admission.admitted(), admission.admitted(deadline=0.0):
+        assert admission.expected_wait_s > 0
+
+
 async def test_whose_turn_comes_too_late_is_dropped_for_those_who_wait_but_not_the_last() -> None:
     clock = Clock()
     admission = await timed(clock, turn_s=10, rest_s=5)
