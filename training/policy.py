@@ -4,45 +4,33 @@ Shapes: B videos, T frames in feeding order, N = B * T frames, D features, K wid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from sdcom.cost import ModelMacs, model_macs
 from sdcom.models.composition import SDCOM, StaticView
 from training.batches import Batches
 from training.checkpoints import Stateful
-from training.distributed import means_over_ranks
 from training.loop import Backward, BatchT, LoopOptions, fit
 from training.losses import anytime_cross_entropy, diversity, efficiency
 from training.meta import (
     FrameLosses,
-    LossesOf,
-    MetaNetwork,
-    Parameters,
-    frame_weights,
     functional_losses,
-    meta_batch_clips,
-    meta_gradients,
-    meta_subset,
-    plain_share,
     real_loss,
     trained_parameters,
     twice_differentiable_recurrence,
-    update_network,
 )
 from training.optimize import Part, Precision, body_and_classifier, mixed_precision
-from training.recipes import MetaRecipe, PolicyRecipe
+from training.recipes import PolicyRecipe
 from training.views import NewViews, PolicyBatch, RememberedViews, Views, every_width
+from training.weighting import Weighting
 
 __all__ = ["Course", "PolicyStage", "every_width", "frame_losses", "train_policy"]
-
-_META_STAGE = 100
-"""Added to the stage's number in the keys of meta batches, which are drawn apart from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +109,7 @@ class PolicyStage(Generic[BatchT]):
         for named, multiplier in self.parts():
             for _, parameter in named:
                 parameter.requires_grad_(multiplier > 0)
-        self._weighting = _Weighting(recipe.meta, batches) if recipe.weighting == "meta" else None
+        self._weighting = Weighting(recipe.meta, batches) if recipe.weighting == "meta" else None
         self._meta_batches: Iterator[BatchT] = iter(())
 
     def parts(self) -> Sequence[Part]:
@@ -266,73 +254,3 @@ def chosen_widths(gate_logits_NK: Tensor, noise_NK: Tensor, temperature: float) 
     soft_NK = ((gate_logits_NK + noise_NK) / temperature).softmax(dim=-1)
     hard_NK = torch.zeros_like(soft_NK).scatter_(-1, soft_NK.argmax(dim=-1, keepdim=True), 1.0)
     return hard_NK - soft_NK.detach() + soft_NK
-
-
-class _Weighting:
-    """The meta network, its optimiser, and the batches that it is judged on."""
-
-    def __init__(self, recipe: MetaRecipe, batches: Batches) -> None:
-        self.batches = replace(batches, stage=batches.stage + _META_STAGE)
-        self.network = _new_meta_network(recipe.hidden, batches.seed).to(batches.source.device)
-        self._recipe = recipe
-        self._optimizer = Adam(
-            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-
-    def kept(self) -> dict[str, Stateful]:
-        return {"meta_network": self.network, "meta_optimizer": self._optimizer}
-
-    def share(self, epoch: int) -> float:
-        return plain_share(epoch, self._recipe.plain_decay)
-
-    def chosen(self, epoch: int, start_step: int) -> list[list[int]]:
-        """Return the clips of this process's slice of each of an epoch's meta batches, from a step on."""
-        batches = self.batches
-        subset = meta_subset(
-            batches.num_clips,
-            self._recipe.subset_size,
-            seed=batches.seed,
-            stage_number=batches.stage,
-            epoch=epoch,
-        )
-        share = batches.batch_size // batches.world_size
-        own = slice(batches.rank * share, (batches.rank + 1) * share)
-        steps = range(start_step, batches.steps_per_epoch)
-        return [meta_batch_clips(subset, step, batches.batch_size)[own].tolist() for step in steps]
-
-    def learn(
-        self,
-        parameters: Parameters,
-        losses_of: LossesOf[PolicyBatch],
-        micro_batches: Sequence[PolicyBatch],
-        meta_parts: Sequence[PolicyBatch],
-        *,
-        rates: Mapping[str, float],
-        share: float,
-    ) -> None:
-        """Take one step of the meta network."""
-        gradients = meta_gradients(
-            self.network,
-            parameters,
-            losses_of,
-            micro_batches,
-            meta_parts,
-            rates=rates,
-            share=share,
-            mean_over_ranks=means_over_ranks,
-        )
-        update_network(self.network, self._optimizer, gradients)
-
-    @torch.no_grad()
-    def mean_weights(self, losses: FrameLosses, epoch: int) -> dict[str, Tensor]:
-        """Return what the frames' cross entropies and costs weigh on average."""
-        weights_N2 = frame_weights(self.network, losses, self.share(epoch))
-        cross_entropy, cost = weights_N2.mean(dim=0)
-        return {"weight_of_cross_entropy": cross_entropy, "weight_of_efficiency": cost}
-
-
-def _new_meta_network(hidden: int, seed: int) -> MetaNetwork:
-    """Return the same network whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return MetaNetwork(hidden)

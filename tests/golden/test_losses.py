@@ -23,8 +23,8 @@ from sdcom.models.composition import SDCOM
 from tests.training.conftest import LABELS, batches_of, patterned_store
 from training.loop import LoopOptions
 from training.policy import Course, train_policy
-from training.recipes import tiny
 from training.records import EpochReport, Journal
+from training.small import tiny
 from training.supernet import train_supernet
 
 GOLDEN = Path(__file__).parent / "losses.json"

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from training.data import read_split
-from training.recipes import Recipe, tiny
+from training.recipes import Recipe
 from training.run import RunOptions, train
+from training.small import tiny
 
 
 def small(labels: tuple[str, ...]) -> Recipe:

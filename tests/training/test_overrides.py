@@ -8,7 +8,8 @@ import pytest
 from sdcom.errors import InvalidParameterError, UnknownNameError
 from training.overrides import assignments_of, field_names, override
 from training.published import something_v2
-from training.recipes import Optimization, Recipe, own_videos, tiny
+from training.recipes import Optimization, Recipe
+from training.small import own_videos, tiny
 
 RECIPE = tiny(("clap", "wave"))
 

@@ -8,7 +8,8 @@ import pytest
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
 from training.published import activitynet, fcvid, mini_kinetics, something_v2
-from training.recipes import Optimization, PolicyRecipe, Recipe, for_weights, jhmdb_mini, own_videos, tiny
+from training.recipes import Optimization, PolicyRecipe, Recipe, for_weights
+from training.small import jhmdb_mini, own_videos, tiny
 
 LABELS = tuple(f"label {index}" for index in range(200))
 RecipeOf = Callable[..., Recipe]

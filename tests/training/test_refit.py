@@ -13,9 +13,10 @@ import torch
 from sdcom.checkpoint import INFO_FILE, WEIGHTS_FILE, ModelInfo
 from sdcom.errors import InvalidParameterError
 from training.data import Clip, read_split
-from training.recipes import Optimization, Recipe, StaticRecipe, tiny
+from training.recipes import Optimization, Recipe, StaticRecipe
 from training.run import PreparedRun, RunOptions, prepare, train
 from training.run_directory import RunDirectoryError, network_file
+from training.small import tiny
 
 ONCE = Optimization(learning_rate=0.01, epochs=1, batch_size=4, warmup_epochs=0, milestones=())
 NETWORKS = ("supernet", "static")

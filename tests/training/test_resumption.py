@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from training.checkpoints import Position
-from training.recipes import jhmdb_mini, tiny
 from training.run_directory import network_file, resumption
+from training.small import jhmdb_mini, tiny
 
 RECIPE = jhmdb_mini(("clap", "wave"))
 STAGES = ("supernet", "static")

@@ -11,10 +11,11 @@ import torch
 from sdcom.checkpoint import WEIGHTS_FILE
 from training.checkpoints import CHECKPOINT_FILE, CheckpointError
 from training.data import read_split
-from training.recipes import Optimization, PolicyRecipe, Recipe, StaticRecipe, SupernetRecipe, tiny
+from training.recipes import Optimization, PolicyRecipe, Recipe, StaticRecipe, SupernetRecipe
 from training.records import EpochStart, StepRecord
 from training.room import check_room, checkpoint_bytes, kept_networks_bytes
 from training.run import RunOptions, train
+from training.small import tiny
 
 ONCE = Optimization(learning_rate=0.01, epochs=1, batch_size=8, warmup_epochs=0, milestones=())
 

@@ -16,9 +16,10 @@ from sdcom.model import load_model
 from sdcom.recognition import Budget
 from sdcom.recognizer import Recognizer
 from training.data import DataError, Split, read_split
-from training.recipes import Recipe, StaticRecipe, tiny
+from training.recipes import Recipe, StaticRecipe
 from training.records import EpochReport
 from training.run import RunOptions, train
+from training.small import tiny
 
 
 @dataclass

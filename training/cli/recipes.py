@@ -11,7 +11,8 @@ from sdcom.errors import InvalidParameterError, UnknownNameError
 from training.overrides import assignments_of, override
 from training.pretrain import FOLDED_SUFFIX, Start
 from training.published import activitynet, fcvid, mini_kinetics, something_v2
-from training.recipes import Recipe, for_weights, jhmdb_mini, own_videos, tiny
+from training.recipes import Recipe, for_weights
+from training.small import jhmdb_mini, own_videos, tiny
 
 
 class RecipeName(StrEnum):
