@@ -208,8 +208,11 @@ def test_the_views_are_remembered_once_for_both_courses(networks: SDCOM) -> None
     assert shown == 8 * ["remembering views of clips"]
 
 
-@pytest.mark.parametrize("policy", [POLICY, NEW_VIEWS], ids=["remembered", "new"])
-@pytest.mark.parametrize("killed_after", [("policy", 1, 1), ("gate", 0, 0), ("gate", 1, 0)])
+@pytest.mark.parametrize(
+    ("policy", "killed_after"),
+    [(POLICY, ("policy", 1, 1)), (POLICY, ("gate", 1, 0)), (NEW_VIEWS, ("gate", 0, 0))],
+    ids=["remembered views, policy", "remembered views, gate", "new views, gate"],
+)
 def test_a_policy_killed_in_either_course_ends_with_the_same_weights_bit_for_bit(
     pristine: SDCOM, tmp_path: Path, policy: PolicyRecipe, killed_after: tuple[str, int, int]
 ) -> None:
