@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it creates.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format serve proto train-tiny bench fuzz clean
+.PHONY: help setup demo test check lint format serve proto train-tiny results bench fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 SERVES := .venv/.serves
@@ -56,6 +56,10 @@ train-tiny: $(INSTALLED)  ## train both stages on rendered clips, to see that it
 
 fuzz: $(INSTALLED)  ## send thousands of damaged files through a running server
 	$(BIN)/pytest -m fuzz
+
+results: $(INSTALLED)  ## make the tables of docs/results.md and MODEL_CARD.md anew, from docs/records
+	$(BIN)/sdcom results docs/records/sdcom-jhmdb-mini-split1-seed0.json docs/records/*.json \
+		--output docs/results.md --card MODEL_CARD.md
 
 bench: $(SERVES)  ## time each part at each width, and whole clips, beside their FLOPs
 	$(BIN)/sdcom bench parts

@@ -72,6 +72,24 @@ def accuracy_table(runs: Sequence[Record]) -> str:
     return _table(["", top1, "top-5 %", *others, "GFLOPs", "of the baseline %", "ms"], table)
 
 
+def card_table(own: Record, runs: Sequence[Record]) -> str:
+    """Return top-1 and cost of one model, and top-1 and cost over all runs of its kind beside it.
+
+    Args:
+        own: record of the model that the card is of.
+        runs: all records of its kind, that one among them.
+    """
+    lines = [*_POLICIES, *((method, method, None) for method in BASELINES)]
+    table = []
+    for (name, rows), (_, (row,)) in zip(_lines(runs, lines), _lines([own], lines), strict=True):
+        share = 100 * row.total_gflops / own.baseline_gflops
+        shares = [100 * each.total_gflops / run.baseline_gflops for each, run in zip(rows, runs, strict=True)]
+        mean = f"{_cell(estimate([Score.TOP1.of(each) for each in rows]))} at {estimate(shares).mean:.1f} %"
+        table.append([name, f"{Score.TOP1.of(row):.1f}", f"{row.total_gflops:.3f}", f"{share:.1f}", mean])
+    columns = [f"{own.split}: top-1 %", "GFLOPs a video", "of the baseline %", f"{len(runs)} runs: top-1 %"]
+    return _table(["", *columns], table)
+
+
 def equal_flops_table(runs: Sequence[Record], score: Score) -> str:
     """Return the composition's and the controls' score at shares of the baseline's FLOPs."""
     methods = (*COMPOSED, *CONTROLS)

@@ -29,7 +29,7 @@ from training.evaluation.summary import (
     lead_over_row,
     paired_lead,
 )
-from training.evaluation.tables import Score, kinds_table, lead_table
+from training.evaluation.tables import Score, card_table, kinds_table, lead_table
 
 
 def _row(method: Method, gflops: float, top1: float, setting: float | None = None) -> Row:
@@ -206,3 +206,29 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"form": 1}')
     with pytest.raises(RecordError, match=r"other\.json is not an evaluation's record: name"):
         read_records([tmp_path / "other.json"])
+
+
+def test_a_card_has_its_own_model_beside_the_mean_of_its_kind(tmp_path: Path) -> None:
+    own, other = _record("split1", 0.5), _record("split2", 0.7)
+    assert "| SDCOM, unlimited budget | 50.0 | 1.000 | 50.0 | 60.0 ± 14.1 at 50.0 % |" in card_table(
+        own, [own, other]
+    )
+    files = [tmp_path / "own.json", tmp_path / "other.json"]
+    for file, record in zip(files, (own, other), strict=True):
+        write_record(file, record)
+    card = tmp_path / "CARD.md"
+    card.write_text(f"# Card\n\n{BEGIN}\nold\n{END}\n\nLimits.\n")
+    words = [
+        "results",
+        *map(str, [files[0], *files]),
+        "--output",
+        str(tmp_path / "page.md"),
+        "--card",
+        str(card),
+    ]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    made = card.read_text()
+    assert "old" not in made
+    assert "| full-width baseline (TSN) | 60.0 | 2.000 | 100.0 | 70.0 ± 14.1 at 100.0 % |" in made
+    assert made.startswith("# Card")
+    assert made.endswith("Limits.\n")
