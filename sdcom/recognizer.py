@@ -158,8 +158,10 @@ class Recognizer:
 
     def close(self) -> None:
         """Stop the decode workers, and the networks after the work at hand; other recognitions fail."""
-        self.decoders.close()
-        self._turns.close()
+        try:
+            self.decoders.close()
+        finally:
+            self._turns.close()
 
     def warm_up(self) -> None:
         """Run the networks at every width and size of batch: the first request shall not be the slow one."""

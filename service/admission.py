@@ -50,6 +50,7 @@ class Admission:
         self.closed = asyncio.Event()
         self.num_admitted = 0
         self._num_waiting = 0
+        self._num_at_work = 0
         self._num_past_turn = 0
 
     @contextmanager
@@ -76,8 +77,11 @@ class Admission:
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a newcomer would wait for a turn, by the turns before him and what they took of late."""
-        num_before = max(0, self.num_admitted - self._num_past_turn - self._num_threads + 1)
+        """How long a newcomer would wait for a turn, by the turns before him and what they took of late.
+
+        Who is still uploading stands before nobody: a slow upload says nothing about the work.
+        """
+        num_before = max(0, self._num_waiting + self._num_at_work - self._num_threads + 1)
         return num_before * self._turn_s / self._num_threads
 
     @property
@@ -92,13 +96,15 @@ class Admission:
     def _refuse_if_full(self) -> None:
         if self.closed.is_set():
             raise draining_error()
-        wait_s = self.expected_wait_s
-        if self.num_admitted >= self._capacity:
-            raise OverloadedError(
-                f"{self.num_admitted} requests are being served or wait, all that there is room for "
-                f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
-                wait_s,
-            )
+        if self.num_admitted < self._capacity:
+            return
+        num_before = max(0, self.num_admitted - self._num_past_turn - self._num_threads + 1)
+        wait_s = num_before * self._turn_s / self._num_threads  # once all of their uploads are complete
+        raise OverloadedError(
+            f"{self.num_admitted} requests are being served or wait, all that there is room for "
+            f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
+            wait_s,
+        )
 
     def _refuse_if_late(self, deadline: float, wait_s: float) -> None:
         takes_s = wait_s + self._turn.most_s + self._rest.most_s
@@ -111,14 +117,17 @@ class Admission:
 
     @contextmanager
     def past_turn(self) -> Iterator[None]:
-        """Be one of those admitted who have had their turn, and whom no newcomer waits for any more."""
+        """Be one of those admitted who have had their turn, and whom no newcomer waits for any more.
+
+        How long it took counts for the estimates only if it was gone through to its end.
+        """
         began = self._clock()
         self._num_past_turn += 1
         try:
             yield
+            self._rest.add(self._clock() - began)
         finally:
             self._num_past_turn -= 1
-            self._rest.add(self._clock() - began)
 
     async def run(
         self, begin: Callable[[], Callable[[], Answer]], deadline: float = math.inf
@@ -147,7 +156,8 @@ class Admission:
             self._num_waiting -= 1
         began = self._clock()
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._begun(begin, deadline))
-        running.add_done_callback(lambda _: self._turn_over(began))
+        self._num_at_work += 1
+        running.add_done_callback(lambda work: self._turn_over(work, began))
         return await asyncio.shield(running), began - arrived
 
     def _begun(self, begin: Callable[[], Callable[[], Answer]], deadline: float) -> Callable[[], Answer]:
@@ -159,8 +169,10 @@ class Admission:
             self._turns.release()
             raise
 
-    def _turn_over(self, began: float) -> None:
-        self._turn.add(self._clock() - began)
+    def _turn_over(self, work: asyncio.Future[Answer], began: float) -> None:
+        if not work.cancelled() and work.exception() is None:  # a broken file's milliseconds are no turn
+            self._turn.add(self._clock() - began)
+        self._num_at_work -= 1
         self._turns.release()
 
     def close(self) -> None:

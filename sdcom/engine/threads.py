@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
 from typing import TypeVar
 
 from sdcom.errors import OverloadedError
@@ -14,10 +15,11 @@ def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[
 
     Returns:
         A future of what the work returns; it ends with OverloadedError if the thread ends before the work's
-        turn comes.
+        turn comes, or with BrokenThreadPool if it could not be prepared for any work.
 
     Raises:
         OverloadedError: the thread has ended.
+        BrokenThreadPool: it could not be prepared for any work.
     """
     answer: Future[Answer] = Future()
 
@@ -30,11 +32,14 @@ def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[
             answer.set_exception(exc)
 
     def end(place: Future[None]) -> None:
-        if place.cancelled() and answer.set_running_or_notify_cancel():
-            answer.set_exception(_closed())
+        never_ran = _closed() if place.cancelled() else place.exception()
+        if never_ran is not None and answer.set_running_or_notify_cancel():
+            answer.set_exception(never_ran)
 
     try:
         place = thread.submit(run)
+    except BrokenThreadPool:
+        raise
     except RuntimeError as exc:
         raise _closed() from exc
     place.add_done_callback(end)
@@ -46,6 +51,7 @@ def result_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Answer:
 
     Raises:
         OverloadedError: the thread has ended, or ends before the work's turn comes.
+        BrokenThreadPool: it could not be prepared for any work.
     """
     return submit_on(thread, work).result()
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sdcom.cancellation import Cancellation
@@ -13,6 +13,7 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.metered import Metered
+from sdcom.engine.places import Places, left_s, too_late
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
@@ -50,7 +51,7 @@ class Turns(Protocol):
             frames_THWC: not to be changed before the future is done.
             planner: chooses their widths.
             deadline: `time.monotonic()` value after which the answer is not wanted.
-            cancellation: cancels the future with its caller.
+            cancellation: cancels the future with its caller, the wait included.
 
         Returns:
             A future. It may end with DeadlineExceededError, or with OverloadedError if the networks close
@@ -111,7 +112,8 @@ class OneByOne:
         future.add_done_callback(lambda _: begun.set())
         if cancellation is not None:
             cancellation.follow(future)
-        begun.wait()
+        if not begun.wait(left_s(deadline)) and future.cancel():  # or it began at the last moment
+            raise too_late()
         return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
@@ -148,6 +150,7 @@ class Together:
         )
         backend.prepare_thread()
         self.backend = Metered(backend)
+        self._places = Places(num_videos)  # the line is here, so that the scheduler has room for its head
         self._scheduler = Scheduler(
             self.backend,
             config,
@@ -166,7 +169,16 @@ class Together:
         cancellation: Cancellation | None = None,
     ) -> Future[Composed]:
         """Hand over one video's frames, to be run through the composition in batches with others."""
-        future = self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
+        try:
+            self._places.take(deadline, cancellation)
+        except CancelledError:
+            return _cancelled()
+        try:
+            future = self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
+        except BaseException:
+            self._places.give_back()
+            raise
+        future.add_done_callback(lambda _: self._places.give_back())
         if cancellation is not None:
             cancellation.follow(future)
         return future
@@ -178,6 +190,12 @@ class Together:
     def close(self) -> None:
         """Fail what is in flight, and end."""
         self._scheduler.close()
+
+
+def _cancelled() -> Future[Composed]:
+    future = Future[Composed]()
+    future.cancel()
+    return future
 
 
 def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:

@@ -121,8 +121,13 @@ class ClipOnDemand:
             self._worker.stop()
 
     def _take(self, progress: Progress) -> None:
-        """Copy what is there now: the next file's frames will stand in the same memory."""
+        """Copy what is there now: the next file's frames will stand in the same memory.
+
+        A round brings at least one frame that was not there before, or asking for more would never end.
+        """
         places = list(progress.ready)
+        if self._ready.issuperset(places):
+            raise self._worker.caught_lying()
         self.clip.frames_THWC[places] = self._worker.frames_THWC[places]
         self._ready.update(places)
         self._more = progress.more

@@ -185,12 +185,12 @@ def parse_answer(datagram: bytes, kind: Kind, num_frames: int) -> Progress:
         if kind != "rounds":
             return Progress(facts)
         return Progress(facts, _ready(answer["ready"], num_frames), more=answer["more"] is True)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
         raise BrokenAnswerError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _ready(raw: list[Any], num_frames: int) -> tuple[int, ...]:
-    """Return places of frames; at least one, or asking for more would never end."""
+    """Return places of frames, at least one."""
     ready = tuple(int(place) for place in raw)
     if not ready or not set(ready) <= set(range(num_frames)):
         raise ValueError(f"places {ready}")

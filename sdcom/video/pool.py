@@ -228,7 +228,7 @@ class DecoderPool:
 
     def _give_back(self, worker: WorkerProcess) -> None:
         """Return a fit worker to the others, or have another started in its place."""
-        fate = worker.fate
+        fate = worker.fate or ("abandoned" if worker.at_job else None)
         with self._changed:  # close() either sees it idle, or sees it busy and waits until it is reaped here
             if fate is None and not self._closed:
                 self._busy.discard(worker)

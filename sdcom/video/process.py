@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sdcom
-from sdcom.errors import DeadlineExceededError, DecoderKilledError, SdcomError
+from sdcom.errors import DeadlineExceededError, DecoderKilledError, SdcomError, VideoRejectedError
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import (
     MAX_MESSAGE_BYTES,
@@ -77,6 +77,8 @@ class WorkerProcess:
         self._num_videos = 0
         self._request = Request("video", 0)
         self._left_s = 0.0  # of the wall clock that the request may take
+        self.at_job = False
+        """Whether it works on a file or waits to be asked for more of it: no other may be sent."""
         self._resident_at_start = 0
         self.fate: str | None = None
         """Why this worker must be replaced, None while it is fit: "timeout", "crash", "memory", ..."""
@@ -152,6 +154,7 @@ class WorkerProcess:
         self._num_videos += request.kind != "jpeg"
         allow_processor_time(self._process.pid, self._limits.cpu_s)
         self._request, self._left_s = request, self._limits.wall_clock_s
+        self.at_job = True
         try:
             return self._exchange(lambda: socket.send_fds(self._socket, [request.encode()], [fd]), deadline)
         except (BrokenPipeError, ConnectionResetError) as exc:
@@ -174,23 +177,23 @@ class WorkerProcess:
         """Have the rest of the file left undecoded, and the file closed; at once, without an answer."""
         try:
             self._socket.send(STOP)
+            self.at_job = False
         except OSError:
             self.fate = "crash"
 
     def _exchange(self, send: Callable[[], object], deadline: float | None) -> Progress:
         started = time.monotonic()
         kill_at = started + self._left_s
+        until = kill_at if deadline is None else min(kill_at, deadline)
+        if until <= started:
+            raise self._out_of_time(kill_at, deadline)
         try:
             self._socket.settimeout(1.0)
             send()
-            until = kill_at if deadline is None else min(kill_at, deadline)
-            self._socket.settimeout(max(until - started, 1e-3))
+            self._socket.settimeout(until - started)
             answer = self._socket.recv(MAX_MESSAGE_BYTES)
         except TimeoutError:
-            if deadline is not None and deadline < kill_at:
-                self.fate = "deadline"
-                raise DeadlineExceededError("the deadline passed while the video was being decoded") from None
-            raise self._killed("timeout") from None
+            raise self._out_of_time(kill_at, deadline) from None
         except (BrokenPipeError, ConnectionResetError):
             raise
         except BaseException:  # interrupted: the answer still to come must not be the next caller's
@@ -203,15 +206,29 @@ class WorkerProcess:
         if not answer:
             raise self._killed(self._cause_of_death())
         try:
-            return parse_answer(answer, self._request.kind, len(self.frames_THWC))
+            progress = parse_answer(answer, self._request.kind, len(self.frames_THWC))
         except DecoderKilledError as exc:
             self.fate = exc.reason
             raise
+        except VideoRejectedError:
+            self.at_job = False
+            raise
         except BrokenAnswerError as exc:
             raise self._killed("crash") from exc
+        else:
+            self.at_job = progress.more
+            return progress
         finally:
             if self.fate is None and self._is_worn():
                 self.fate = "recycled"
+
+    def _out_of_time(
+        self, kill_at: float, deadline: float | None
+    ) -> DeadlineExceededError | DecoderKilledError:
+        if deadline is None or deadline >= kill_at:
+            return self._killed("timeout")
+        self.fate = "deadline"
+        return DeadlineExceededError("the deadline passed while the video was being decoded")
 
     def kill(self) -> None:
         """Kill the process group; whoever waits for its answer learns of it. For any thread."""

@@ -365,6 +365,20 @@ def test_what_computes_the_networks_is_named_with_its_version(
     assert reference.provider == Provider("torch-cpu", torch.__version__)
 
 
+def test_networks_are_closed_even_if_the_decoders_cannot_be(
+    tiny_model: Model, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck() -> None:
+        raise OSError("no end today")
+
+    monkeypatch.setattr(recognizer.decoders, "close", stuck)
+    closing = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
+    with pytest.raises(OSError, match="no end today"):
+        closing.close()
+    with pytest.raises(OverloadedError, match="closed"):
+        closing._turns.call(lambda: 0)
+
+
 def test_a_closed_recognizer_refuses(tiny_model: Model, recognizer: Recognizer) -> None:
     closed = Recognizer(TorchBackend(tiny_model), recognizer.decoders)
     stream = closed.open_stream()

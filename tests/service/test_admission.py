@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import assume, given
@@ -99,6 +100,19 @@ async def timed(clock: Clock, *, turn_s: float, rest_s: float) -> Admission:
     return admission
 
 
+@asynccontextmanager
+async def before(admission: Admission, num_before: int) -> AsyncIterator[None]:
+    """Have so many take their turn or wait for it."""
+    opened = threading.Event()
+    calls = [asyncio.create_task(admission.run(lambda: opened.wait)) for _ in range(num_before)]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        opened.set()
+        await asyncio.gather(*calls)
+
+
 @given(num_before=st.integers(1, 9), left_s=st.floats(0, 200))
 async def test_whose_answer_would_come_after_his_deadline_is_refused_at_once(
     num_before: int, left_s: float
@@ -106,15 +120,54 @@ async def test_whose_answer_would_come_after_his_deadline_is_refused_at_once(
     admission = await timed(Clock(), turn_s=10, rest_s=5)
     takes_s = 10 * num_before + 10 + 5
     assume(abs(left_s / takes_s - 1) > 0.01)
-    with contextlib.ExitStack() as stack:
-        for _ in range(num_before):
-            stack.enter_context(admission.admitted())
+    async with before(admission, num_before):
         if left_s > takes_s:
-            stack.enter_context(admission.admitted(left_s))
+            with admission.admitted(left_s):
+                pass
         else:
             with pytest.raises(OverloadedError, match="deadline_ms") as caught, admission.admitted(left_s):
                 pass
             assert caught.value.retry_after_s == pytest.approx(10 * num_before, rel=0.01)
+    admission.join()
+
+
+async def test_slow_uploads_alone_make_nobody_late() -> None:
+    clock = Clock()
+    admission = Admission(num_threads=2, queue_size=64, clock=clock)
+    for _ in range(20):
+        await admission.run(clock.taking(0.1))
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(admission.admitted(clock.now_s + 60))
+        assert admission.expected_wait_s == 0
+        async with before(admission, 1):  # the other thread is free
+            with admission.admitted(clock.now_s + 0.15):
+                pass
+    admission.join()
+
+
+async def test_only_work_gone_through_to_its_end_counts_as_a_turn() -> None:
+    clock = Clock()
+    admission = await timed(clock, turn_s=10, rest_s=5)
+
+    def rejecting() -> None:
+        clock.now_s += 0.001
+        raise ValueError("a broken file")
+
+    async def leave() -> None:
+        with admission.past_turn():
+            clock.now_s += 0.001
+            raise asyncio.CancelledError
+
+    for _ in range(50):
+        with pytest.raises(ValueError, match="broken"):
+            await admission.run(lambda: rejecting)
+        with pytest.raises(asyncio.CancelledError):
+            await leave()
+    async with before(admission, 1):
+        assert admission.expected_wait_s == pytest.approx(10, rel=0.01)
+        with pytest.raises(OverloadedError, match="deadline_ms"), admission.admitted(clock.now_s + 24):
+            pass
     admission.join()
 
 
@@ -124,14 +177,16 @@ async def test_nobody_is_refused_for_an_estimate_while_no_one_waits_and_it_is_pu
     for _ in range(100):
         with admission.admitted(clock.now_s + 20):
             assert (await admission.run(clock.taking(10), clock.now_s + 20))[1] == 0
-    with admission.admitted(), admission.admitted(clock.now_s + 21):
-        pass
+    async with before(admission, 1):
+        with admission.admitted(clock.now_s + 21):
+            pass
     admission.join()
 
 
 async def test_nobody_is_refused_for_lateness_before_a_turn_has_been_measured(admission: Admission) -> None:
-    with admission.admitted(), admission.admitted(deadline=0.0):
-        assert admission.expected_wait_s > 0
+    async with before(admission, 1):
+        with admission.admitted(deadline=0.0):
+            assert admission.expected_wait_s > 0
 
 
 async def test_whose_turn_comes_too_late_is_dropped_for_those_who_wait_but_not_the_last() -> None:
@@ -216,8 +271,7 @@ async def test_only_those_who_wait_for_a_turn_make_a_newcomer_wait_for_his() -> 
     with contextlib.ExitStack() as stack:
         for _ in range(5):  # still uploading
             stack.enter_context(admission.admitted())
-        assert admission.expected_turn_s == 0
-        assert admission.expected_wait_s > 0
+        assert admission.expected_turn_s == admission.expected_wait_s == 0
         calls = [asyncio.create_task(admission.run(lambda: opened.wait)) for _ in range(3)]
         await asyncio.sleep(0)
         assert admission.expected_turn_s > 0

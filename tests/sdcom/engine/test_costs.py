@@ -85,6 +85,13 @@ def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, int]) -> None:
         Limits(**wrong)  # type: ignore[arg-type]
 
 
+def test_the_service_time_knows_what_one_video_took_from_the_first_on() -> None:
+    service = ServiceTime()
+    assert service.most_s == 0
+    service.add(0.1)
+    assert (service.mean_s, service.deviation_s) == (0.1, 0.05)  # RFC 6298, 2.2
+
+
 def test_the_service_time_forgets_a_hiccup() -> None:
     service = ServiceTime()
     for _ in range(50):

@@ -5,12 +5,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 
 from sdcom.budget import choose_widths
+from sdcom.cancellation import Cancellation
 from sdcom.engine.backend import UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
@@ -82,6 +85,65 @@ def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_
             time.sleep(0.01)
         release.set()
         assert isinstance(waiting.exception(20), DeadlineExceededError)
+
+
+@contextmanager
+def _full(turns: Turns, model: Model) -> Iterator[ThreadPoolExecutor]:
+    """Have the networks busy, with no room for a video; yield threads to ask from."""
+    begun, release = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        begun.set()
+        release.wait(60)
+
+    with ThreadPoolExecutor(8) as threads:
+        threads.submit(turns.call, occupy)
+        begun.wait(20)
+        inside = [
+            threads.submit(_composed, turns, patterned_frames(4, seed), _policy(model)) for seed in range(3)
+        ]
+        try:
+            while isinstance(turns, Together) and turns._scheduler.load().num_videos < 3:
+                time.sleep(0.01)
+            yield threads
+        finally:
+            release.set()
+        for each in inside:
+            each.result(20)
+    turns.submit(patterned_frames(4, 0), _policy(model)).result(20)  # there is room again
+
+
+def test_who_waits_for_room_leaves_at_his_deadline(turns: Turns, tiny_model: Model) -> None:
+    with _full(turns, tiny_model) as threads:
+        deadline = time.monotonic() + 0.05
+        waiting = threads.submit(_composed, turns, patterned_frames(4, 0), _policy(tiny_model), deadline)
+        assert isinstance(waiting.exception(20), DeadlineExceededError)
+
+
+def test_who_waits_for_room_leaves_when_he_is_cancelled(turns: Turns, tiny_model: Model) -> None:
+    cancellation = Cancellation()
+    with _full(turns, tiny_model) as threads:
+        waiting = threads.submit(
+            turns.submit, patterned_frames(4, 0), _policy(tiny_model), cancellation=cancellation
+        )
+        cancellation.cancel()
+        assert waiting.result(20).cancelled()
+
+
+def test_a_thread_that_cannot_be_prepared_fails_whoever_asks(tiny_model: Model) -> None:
+    class UnpreparedBackend(TorchBackend):
+        def prepare_thread(self) -> None:
+            raise RuntimeError("no threads today")
+
+    for ask in (
+        lambda turns: turns.call(lambda: 0),
+        lambda turns: _composed(turns, patterned_frames(4, 0), _policy(tiny_model)),
+    ):
+        turns = OneByOne(UnpreparedBackend(tiny_model))
+        with ThreadPoolExecutor(1) as threads:
+            for _ in range(2):
+                assert isinstance(threads.submit(ask, turns).exception(20), BrokenThreadPool)
+        turns.close()
 
 
 def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model: Model) -> None:

@@ -5,6 +5,7 @@ They are real workers, jailed as those are, whose job looks at the file for a wo
 
 import ctypes
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -143,6 +144,10 @@ def main() -> None:
             yield _lie()
         if word == b"LIE ABOUT PLACES":
             yield Progress(_GOOD, (99,), more=True)
+        if word == b"REPEAT":
+            yield from itertools.repeat(Progress(_GOOD, (0,), more=True))
+        if word == b"CREEP":
+            yield from (Progress(_GOOD, (place,), more=True) for place in range(16))
         if found:
             _MISDEEDS[word]()
         yield from decode(request, source, frames_THWC)

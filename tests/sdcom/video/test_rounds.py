@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sdcom.cheapest import DecodeCosts
 from sdcom.config import ClipConfig
 from sdcom.errors import (
+    DeadlineExceededError,
     DecoderKilledError,
     OverloadedError,
     SdcomError,
@@ -22,6 +23,7 @@ from sdcom.errors import (
 from sdcom.sampling import Sampling, coarse_to_fine_order
 from sdcom.video import DecodeLimits, DecoderPool
 from sdcom.video.geometry import UInt8Array
+from sdcom.video.messages import BrokenAnswerError, parse_answer
 from sdcom.video.rounds import TOLERANCE, Round, plan_rounds
 from tests.sdcom.video.mutate import mutants
 from tests.sdcom.video.rogue_worker import ROGUE_COMMAND, misdeed_file
@@ -196,6 +198,7 @@ def _outcome(frames: Callable[[], UInt8Array]) -> bytes | str:
         (b"LATE:SEGFAULT", "crash"),
         (b"LATE:HANGUP", "crash"),
         (b"LIE ABOUT PLACES", "crash"),
+        (b"REPEAT", "crash"),
     ],
 )
 def test_limits_hold_over_all_rounds(tmp_path: Path, word: bytes, reason: str) -> None:
@@ -210,6 +213,43 @@ def test_limits_hold_over_all_rounds(tmp_path: Path, word: bytes, reason: str) -
             list(coming.frames(np.arange(T)))
         assert caught.value.reason == reason
         assert restarts == [reason]
+
+
+def test_a_worker_gets_no_time_after_the_deadline_however_fast_it_answers(tmp_path: Path) -> None:
+    path, restarts = tmp_path / "rogue", list[str]()
+    path.write_bytes(misdeed_file(b"CREEP"))
+    with DecoderPool(
+        ClipConfig(), num_workers=1, on_restart=restarts.append, worker_command=ROGUE_COMMAND
+    ) as rogues:
+        deadline = time.monotonic() + 5
+        with rogues.decode_on_demand(path, deadline=deadline) as coming:
+            while time.monotonic() < deadline:
+                time.sleep(0.05)
+            with pytest.raises(DeadlineExceededError):
+                next(coming.frames(np.arange(1, T)))
+    assert restarts == ["deadline"]
+
+
+def test_a_clip_that_cannot_be_made_costs_its_worker_and_nobody_the_next_file(
+    many_keyframes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    restarts = list[str]()
+    with DecoderPool(ClipConfig(), num_workers=1, on_restart=restarts.append) as pool:
+        whole = pool.decode(many_keyframes)
+        with monkeypatch.context() as patch:
+            patch.setattr("sdcom.video.pool.ClipOnDemand", no_memory)
+            with pytest.raises(MemoryError), pool.decode_on_demand(many_keyframes):
+                pass
+        assert restarts == ["abandoned"]
+        np.testing.assert_array_equal(pool.decode(many_keyframes).frames_THWC, whole.frames_THWC)
+
+
+def test_an_answer_nested_without_end_is_broken() -> None:
+    with pytest.raises(BrokenAnswerError, match="RecursionError"):
+        parse_answer(b"[" * 60_000, "rounds", T)
 
 
 def test_closing_ends_a_clip_between_its_rounds(many_keyframes: Path) -> None:
