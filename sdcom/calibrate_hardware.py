@@ -25,7 +25,7 @@ def measure(
     engine: Annotated[EngineName, typer.Option(help="What runs the networks.")] = "auto",
     device: Annotated[DeviceName, typer.Option(help="Where.")] = "auto",
     precision: Annotated[
-        PrecisionName, typer.Option(help="Of torch on a GPU; auto: bf16 where it can.")
+        PrecisionName, typer.Option(help="Of torch on a GPU; auto: fp16 where safe.")
     ] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="With compiled kernels, on a GPU.")] = False,
     threads: Annotated[

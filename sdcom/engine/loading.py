@@ -34,7 +34,8 @@ def load_backend(
             the model needs, else torch.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
         num_threads: of one network call, on a processor; of copies to a GPU.
-        precision: "auto" is bfloat16 for torch on a GPU that has it, else float32.
+        precision: "auto" is float16 for torch on a GPU where the networks are known to stay within it, else
+            float32.
         compiled: torch on a GPU has kernels compiled for the largest batches.
 
     Raises:

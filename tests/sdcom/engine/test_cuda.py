@@ -177,9 +177,8 @@ def test_the_scheduler_calls_from_its_own_thread(exact: DenseBackend, model: Mod
 
 def test_a_gpu_is_found_and_reported_with_its_precision(tiny_model_dir: Path) -> None:
     found = load_backend(tiny_model_dir, engine="torch").provider
-    assert (
-        found.name == "torch-cuda-bf16" if torch.cuda.get_device_capability() >= (8, 0) else "torch-cuda-fp32"
-    )
+    has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)
+    assert found.name == ("torch-cuda-fp16" if has_tensor_cores else "torch-cuda-fp32")
     assert found.device == torch.cuda.get_device_name()
     assert load_backend(tiny_model_dir, engine="auto", precision="fp32").provider.name == "torch-cuda-fp32"
 
