@@ -26,7 +26,7 @@ ThreadsOption = Annotated[
 ]
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="Of torch on a GPU; auto: fp16 where safe.")]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile torch's kernels for batches of 256, on a GPU.")
+    bool, typer.Option("--compile", help="Compile torch's kernels for the largest batches, on a GPU.")
 ]
 PaperOption = Annotated[
     bool,
