@@ -5,7 +5,7 @@ nobody else, ends its future, after the lock is free: futures call back.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -112,6 +112,24 @@ class Flight:
             if entry.work.begun_s is None:
                 entry.work.begun_s = now_s
         return batch, entries
+
+    def not_brought(self, batch: Batch, errors: Mapping[int, Exception]) -> list[tuple[Entry, Exception]]:
+        """Put a batch back that did not run, without the videos whose frames could not be brought.
+
+        Args:
+            batch: of any size: what failed was one video, not the batch.
+            errors: of those videos, by the positions of their shares.
+
+        Returns:
+            Those that were still here, taken out, with their errors.
+        """
+        left = [
+            (entry, error)
+            for position, error in errors.items()
+            for entry in self.abandon([batch.shares[position].ticket])
+        ]
+        self.policy.put_back(batch, apart=False)
+        return left
 
     def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""

@@ -6,8 +6,9 @@ that calls it, and hand back what comes of them. A video is computed as the refe
 ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
-culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
-cancelled future's video, or one whose deadline passed, is not computed any further.
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A video
+whose frames cannot be brought fails alone, and no batch gets smaller. A cancelled future's video, or one
+whose deadline passed, is not computed any further.
 """
 
 import threading
@@ -275,8 +276,16 @@ class Scheduler:
                 return step
 
     def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
+        videos = [entry.work for entry in entries]
+        if errors := execution.bring(videos):
+            with self._changed:
+                not_brought = self._flight.not_brought(batch, errors)
+                self._changed.notify_all()
+            for entry, error in not_brought:
+                entry.fail(error)
+            return
         try:
-            seconds = execution.run(batch, [entry.work for entry in entries])
+            seconds = execution.run(batch, videos)
         except Exception as exc:  # whatever it is, it is this batch's
             with self._changed:
                 left = self._flight.failed(batch, exc)

@@ -1,6 +1,7 @@
 """Whoever leaves or fails does so alone: cancelled, expired, closed, poisoned, out of memory."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from sdcom.budget import WidthPlan
-from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.backend import Float32Array, Held, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
@@ -228,6 +229,57 @@ def test_a_frame_that_never_fits_fails_its_video_alone() -> None:
 
     outcomes, _ = run_three(breaking(breaks), at_price(0), Limits(max_batch_frames=16))
     assert [isinstance(outcome, MemoryError) for outcome in outcomes] == [False, True, False]
+
+
+class Holding(Watched):
+    """A backend that tells a function of every video that is brought to it."""
+
+    def __init__(
+        self, before_hold: Callable[[UInt8Array], object], before: Callable[[Stage, object], None]
+    ) -> None:
+        super().__init__(BACKEND, before)
+        self._before_hold = before_hold
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        self._before_hold(frames_THWC)
+        return super().hold(frames_THWC)
+
+
+def test_a_video_that_cannot_be_brought_fails_alone_and_batches_stay_as_large() -> None:
+    sizes: list[int] = []
+
+    def before_hold(frames_THWC: UInt8Array) -> None:
+        if not frames_THWC.any():
+            raise MemoryError("no room for one more video")
+
+    def before(stage: Stage, rows: object) -> None:
+        if stage is Stage.LOOK:
+            assert isinstance(rows, np.ndarray)
+            sizes.append(len(rows))
+
+    backend = Holding(before_hold, before)
+    (one, black, other), work = run_three(backend, at_price(0), Limits(max_batch_frames=32))
+    assert isinstance(black, MemoryError)
+    for answer, seed in ((one, 0), (other, 2)):
+        assert isinstance(answer, Composed)
+        assert_same(answer, alone(frames(seed), at_price(0)))
+    assert sizes == [2 * T]
+    assert not work.failed_macs, "nothing ran that failed"
+
+
+def test_two_batches_in_hand_bring_their_video_once() -> None:
+    num_brought, both = [0], threading.Barrier(2)
+
+    def before_hold(_: UInt8Array) -> None:
+        num_brought[0] += 1
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for the other batch, which must not come
+
+    backend, limits = Holding(before_hold, lambda *_: None), Limits(max_batch_frames=T // 2)
+    with Scheduler(backend, CONFIG, limits, num_in_hand=2) as scheduler:
+        answer = scheduler.submit(frames(0), at_price(0)).result(WAIT_S)
+    assert_same(answer, alone(frames(0), at_price(0)))
+    assert num_brought == [1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
