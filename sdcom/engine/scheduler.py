@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import deepcopy
 from functools import partial
 from typing import Self
 
@@ -34,7 +33,6 @@ from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.threads import result_on
-from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
@@ -165,11 +163,6 @@ class Scheduler:
         """Return what is in flight now."""
         with self._changed:
             return self._flight.load()
-
-    def work(self) -> Work:
-        """Return what has been executed so far."""
-        with self._changed:
-            return deepcopy(self._flight.work)
 
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
