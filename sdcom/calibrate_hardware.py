@@ -25,9 +25,8 @@ def measure(
     engine: Annotated[EngineName, typer.Option(help="What runs the networks.")] = "auto",
     device: Annotated[DeviceName, typer.Option(help="Where.")] = "auto",
     precision: Annotated[
-        PrecisionName, typer.Option(help="Of torch on a GPU; auto: bf16 where it can.")
+        PrecisionName, typer.Option(help="Of torch on a GPU; auto: fp16 where safe.")
     ] = "auto",
-    compiled: Annotated[bool, typer.Option("--compile", help="With compiled kernels, on a GPU.")] = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of one network call; half of the processors if not given."),
@@ -41,12 +40,7 @@ def measure(
     """
     directory, num_threads = model or bundled_model_dir(), threads or num_network_threads()
     backend = load_backend(
-        directory,
-        engine=engine,
-        device=device,
-        num_threads=num_threads,
-        precision=precision,
-        compiled=compiled,
+        directory, engine=engine, device=device, num_threads=num_threads, precision=precision
     )
     measured = measure_hardware(backend, num_threads=num_threads, num_repeats=repeats)
     console = Console(highlight=False)

@@ -1,5 +1,6 @@
 """How many processors this process may use, and of which kind."""
 
+import ctypes
 import math
 import os
 import platform
@@ -39,3 +40,25 @@ def processor_name() -> str:
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def gpu_name(driver: str = "libcuda.so.1") -> str:
+    """Return the model of the first NVIDIA GPU that this process may use, as torch names it, without torch.
+
+    Args:
+        driver: the library of the CUDA driver's interface.
+
+    Returns:
+        Its name; empty where there is no driver or no GPU.
+    """
+    try:
+        cuda = ctypes.CDLL(driver)
+    except OSError:
+        return ""
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+    )
+    return "" if failed else name.value.decode()

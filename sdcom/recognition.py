@@ -72,7 +72,8 @@ class Provider:
     """What computes the networks.
 
     Attributes:
-        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu", "torch-cuda-bf16".
+        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu", "torch-cuda-fp16";
+            with "-compiled" where the largest batches have kernels of their own.
         version: the library's.
         device: the GPU's model; empty on a processor.
     """

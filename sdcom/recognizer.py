@@ -21,7 +21,7 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
-from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_backend
+from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, check_compiled, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
 from sdcom.engine.turns import OneByOne, Turns, turns_for
 from sdcom.errors import InvalidParameterError
@@ -103,14 +103,16 @@ class Recognizer:
             num_threads: threads of one network call; None is half of the processors.
             engine: what runs the networks (`sdcom.engine.loading.load_backend`).
             device: where.
-            precision: bfloat16 or float32; "auto" is bfloat16 for torch on a GPU that has it.
-            compiled: torch on a GPU has kernels compiled for the largest batches.
+            precision: float32, float16 or bfloat16; "auto" is float16 for torch on a GPU where the networks
+                are known to stay within it, else float32.
+            compiled: torch on a GPU has kernels compiled for the largest batches, which there are only with
+                `batching`.
             batching: batches across videos; None has them everywhere but on a processor, which they do not
                 make faster.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
-            SettingsError: the engine or the device cannot be had.
+            SettingsError: the engine or the device cannot be had, or nothing would run compiled.
         """
         directory, num_threads = model_dir or bundled_model_dir(), num_threads or num_network_threads()
         backend = load_backend(
@@ -121,6 +123,8 @@ class Recognizer:
             precision=precision,
             compiled=compiled,
         )
+        if compiled and batching is False:
+            check_compiled(backend.buckets, backend.info.config.clip.num_frames)
         hardware = applying(load_hardware(directory), backend.info, backend.provider, num_threads)
         num_workers = num_decode_workers or num_processors()
         turns = turns_for(backend, batching, num_videos=num_workers + 1)  # before decoders are busy
@@ -176,6 +180,7 @@ class Recognizer:
         for choice in range(len(macs_K)):
             self._turns.call(partial(run_at, choice))
         for size in (bucket for bucket in self.backend.buckets if bucket < clip.num_frames):
+            self._turns.call(partial(self.backend.look, frames_THWC[:size]))
             for width in self.info.config.widths[1:]:
                 self._turns.call(partial(self.backend.fill, frames_THWC[:size], width))
 

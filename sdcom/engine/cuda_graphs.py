@@ -38,8 +38,7 @@ class CudaGraphs:
     """Captures calls at their first use, and replays them. For one thread at a time.
 
     Args:
-        compiled: modules that torch.compile makes kernels for, at `compiled_rows` alone: it takes tens of
-            seconds for each.
+        compiled: modules that torch.compile makes kernels for, at `compiled_rows` alone.
         compiled_rows: the batch size at which they are compiled.
         choose_algorithms: let cuDNN time its algorithms for each layer, at capture.
     """
@@ -168,11 +167,20 @@ def _upload(rows: Tensor, staged: Tensor, on_device: Tensor) -> None:
 
 @contextmanager
 def exact_float32(*, choose_algorithms: bool = False) -> Iterator[None]:
-    """Keep float32 layers float32 (no TF32), and set whether cuDNN times its algorithms."""
+    """Keep float32 layers and all sums float32 (no TF32), and set whether cuDNN times its algorithms."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
-    cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = False, choose_algorithms, False
+    wanted: tuple[tuple[object, str, bool], ...] = (
+        (cudnn, "allow_tf32", False),
+        (cudnn, "benchmark", choose_algorithms),
+        (matmul, "allow_tf32", False),
+        (matmul, "allow_fp16_reduced_precision_reduction", False),
+        (matmul, "allow_bf16_reduced_precision_reduction", False),
+    )
+    before = [getattr(place, name) for place, name, _ in wanted]
+    for place, name, value in wanted:
+        setattr(place, name, value)
     try:
         yield
     finally:
-        cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = before
+        for (place, name, _), value in zip(wanted, before, strict=True):
+            setattr(place, name, value)

@@ -1,9 +1,10 @@
-"""A batch of many videos' frames on a backend: picked, padded, computed, and handed back to each video.
+"""A batch of many videos' frames on a backend: brought, picked, computed, and handed back to each video.
 
 Shapes: B videos, T frames of each in feeding order, N frames of any videos, H W pixels, C channels, D
 features, K widths, L labels.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
@@ -42,7 +43,7 @@ class VideoWork:
         embeddings_TE: the gate's vectors.
         supplements_TD: dynamic features, zeros where the width is 0; empty before the plan.
         gate_logits_TK: the gate's answer; empty before DECIDE.
-        held: its frames where the backend computes from them; None before LOOK.
+        held: its frames where the backend computes from them; None before `bring_to`.
         plan: the widths chosen; None before.
         logits_TL: the answer; empty before FUSE.
         stage_s: its share of the time of every batch that it was in.
@@ -62,6 +63,7 @@ class VideoWork:
     stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
     came_s: float = 0.0
     begun_s: float | None = None
+    _bringing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
     def begin(cls, frames_THWC: UInt8Array, ledger: Ledger, config: ModelConfig) -> Self:
@@ -70,6 +72,16 @@ class VideoWork:
         features_TD = np.empty((num_frames, feature_channels(config.static)), dtype=np.float32)
         embeddings_TE = np.empty((num_frames, config.gate_features), dtype=np.float32)
         return cls(frames_THWC, ledger, features_TD, embeddings_TE, nothing, nothing, nothing)
+
+    def bring_to(self, backend: Parts) -> None:
+        """Take the frames to where the backend computes, once, however many batches in hand have some.
+
+        Raises:
+            Exception: whatever the backend raises.
+        """
+        with self._bringing:
+            if self.held is None:
+                self.held = backend.hold(self.frames_THWC)
 
     def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
         """Take the plan made of the gate's logits; return the width of every frame.
@@ -109,12 +121,26 @@ class Execution:
         self._backend = backend
         self._timed = timed
 
+    def bring(self, videos: Sequence[VideoWork]) -> dict[int, Exception]:
+        """Take the frames of videos that come for the first time to the backend.
+
+        Returns:
+            What the backend raised for single videos, by their positions in the sequence.
+        """
+        errors: dict[int, Exception] = {}
+        for position, video in enumerate(videos):
+            try:
+                video.bring_to(self._backend)
+            except Exception as exc:  # whatever it is, it is this video's
+                errors[position] = exc
+        return errors
+
     def run(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
         """Compute a batch and store each video's part of it; return the backend's seconds.
 
         Args:
             batch: as the policy made it.
-            videos: those of its shares, in their order.
+            videos: those of its shares, in their order, brought to the backend.
 
         Raises:
             ValueError: the backend returned rows of another number or size than the model's.
@@ -131,7 +157,7 @@ class Execution:
                 return self._fuse(batch, videos)
 
     def _look(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
-        picked = self._picked(batch, videos)
+        picked = _picked(batch, videos)
         looked, seconds = self._timed(lambda: self._backend.look_picked(picked))
         _hand_back(looked.features_ND, batch, [video.features_TD for video in videos])
         _hand_back(looked.embeddings_NE, batch, [video.embeddings_TE for video in videos])
@@ -146,7 +172,7 @@ class Execution:
         return seconds
 
     def _fill(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
-        picked, width = self._picked(batch, videos), batch.lane.width
+        picked, width = _picked(batch, videos), batch.lane.width
         filled_ND, seconds = self._timed(lambda: self._backend.fill_picked(picked, width))
         _hand_back(filled_ND, batch, [video.supplements_TD for video in videos])
         return seconds
@@ -159,13 +185,10 @@ class Execution:
             video.logits_TL = logits_TL.copy()  # not a view that keeps all of the batch
         return seconds
 
-    def _picked(self, batch: Batch, videos: Sequence[VideoWork]) -> Picked:
-        """Return the batch's frames, those of videos that come for the first time taken to the backend."""
-        for video in videos:
-            if video.held is None:
-                video.held = self._backend.hold(video.frames_THWC)
-        shares = zip((video.held for video in videos), batch.shares, strict=True)
-        return Picked([(held, share.positions) for held, share in shares], batch.size)
+
+def _picked(batch: Batch, videos: Sequence[VideoWork]) -> Picked:
+    shares = zip((video.held for video in videos), batch.shares, strict=True)
+    return Picked([(held, share.positions) for held, share in shares], batch.size)
 
 
 def _hand_back(rows_ND: Float32Array, batch: Batch, videos_TD: Sequence[Float32Array]) -> None:

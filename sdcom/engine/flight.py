@@ -1,11 +1,11 @@
-"""The books of the videos in flight: the policy's tickets, each video's arrays and future, and all work done.
+"""The books of the videos in flight: the policy's tickets, each video's arrays, ledger and future.
 
 One caller at a time; the scheduler holds its lock around every call. Whoever takes a video out of here, and
 nobody else, ends its future, after the lock is free: futures call back.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from sdcom.engine.execution import VideoWork
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
-from sdcom.engine.work import PART_TIMED, Work, lane_macs
+from sdcom.engine.work import PART_TIMED, lane_macs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ class Flight:
 
     def __init__(self, policy: Policy, macs: ModelMacs) -> None:
         self.policy = policy
-        self.work = Work()
         self._macs = macs
         self._entries: dict[int, Entry] = {}
 
@@ -90,7 +89,6 @@ class Flight:
         for ticket in tickets:
             self.policy.drop(ticket)
             if entry := self._entries.pop(ticket, None):
-                self.work.abandoned_macs.update(entry.work.ledger.macs)
                 left.append(entry)
         return left
 
@@ -113,9 +111,26 @@ class Flight:
                 entry.work.begun_s = now_s
         return batch, entries
 
+    def not_brought(self, batch: Batch, errors: Mapping[int, Exception]) -> list[tuple[Entry, Exception]]:
+        """Put a batch back that did not run, without the videos whose frames could not be brought.
+
+        Args:
+            batch: of any size: what failed was one video, not the batch.
+            errors: of those videos, by the positions of their shares.
+
+        Returns:
+            Those that were still here, taken out, with their errors.
+        """
+        left = [
+            (entry, error)
+            for position, error in errors.items()
+            for entry in self.abandon([batch.shares[position].ticket])
+        ]
+        self.policy.put_back(batch, apart=False)
+        return left
+
     def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""
-        self.work.failed(batch, self._macs)
         if ran_out_of_memory(exc) and batch.size > 1:
             self.policy.shrink(batch)
             self.policy.put_back(batch, apart=False)
@@ -134,15 +149,12 @@ class Flight:
             Tickets and videos whose stage it ended: after DECIDE they need a plan, after FUSE an answer, and
             have left.
         """
-        self.work.ran(batch, self._macs)
         part, unit_s = PART_TIMED[batch.lane.stage], seconds / batch.num_units
         unit_macs = lane_macs(batch.lane, 1, self._macs)
         for share, entry in zip(batch.shares, entries, strict=True):
             num_units = len(share.positions)
-            is_here = share.ticket in self._entries  # or it left meanwhile
-            spent = entry.work.ledger.macs if is_here else self.work.abandoned_macs
             for each, count in unit_macs.items():
-                spent[each] += num_units * count
+                entry.work.ledger.macs[each] += num_units * count
             entry.work.stage_s[part] += num_units * unit_s
         done = self.policy.complete(batch, now_s)
         leave = batch.lane.stage is Stage.FUSE

@@ -33,7 +33,7 @@ class HardwareCosts(_Record):
     """What each part of one model takes on one machine, in whole microseconds a frame, rounded up.
 
     Attributes:
-        provider: what computed it (`sdcom.recognition.Provider`).
+        provider: what computed it (`sdcom.recognition.Provider`); of clips one by one nothing is compiled.
         provider_version: of that.
         num_threads: of one network call.
         machine: the GPU's model, or the processor's.
@@ -80,7 +80,7 @@ class HardwareCosts(_Record):
     def applies(self, info: ModelInfo, provider: Provider, num_threads: int) -> bool:
         """Return whether these are a model's times on this machine, so computed."""
         return (
-            self.place == (_machine(provider), provider.name, num_threads)
+            self.place == (_machine(provider), _name_alone(provider), num_threads)
             and self.provider_version == provider.version
             and self.macs == info.macs
         )
@@ -101,7 +101,7 @@ def measure_hardware(backend: Backend, *, num_threads: int, num_repeats: int) ->
     """
     static, gate, fusion, *dynamic = time_parts(backend, num_repeats=num_repeats)
     return HardwareCosts(
-        provider=backend.provider.name,
+        provider=_name_alone(backend.provider),
         provider_version=backend.provider.version,
         num_threads=num_threads,
         machine=_machine(backend.provider),
@@ -111,6 +111,11 @@ def measure_hardware(backend: Backend, *, num_threads: int, num_repeats: int) ->
         fusion_us=_microseconds(fusion),
         dynamic_us=dict(zip(backend.info.config.widths[1:], map(_microseconds, dynamic), strict=True)),
     )
+
+
+def _name_alone(provider: Provider) -> str:
+    """Return what computes one clip: where kernels are compiled, they are for larger batches."""
+    return provider.name.removesuffix("-compiled")
 
 
 def _machine(provider: Provider) -> str:

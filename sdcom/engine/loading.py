@@ -1,5 +1,6 @@
 """From a model directory to what runs it: which engine, on which device."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -34,8 +35,9 @@ def load_backend(
             the model needs, else torch.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
         num_threads: of one network call, on a processor; of copies to a GPU.
-        precision: "auto" is bfloat16 for torch on a GPU that has it, else float32.
-        compiled: torch on a GPU has kernels compiled for the largest batches.
+        precision: "auto" is float16 for torch on a GPU where the networks are known to stay within it, else
+            float32.
+        compiled: torch on a GPU has kernels compiled for the largest batches (`check_compiled`).
 
     Raises:
         ModelDirectoryError: the directory is not a whole, readable model.
@@ -96,6 +98,25 @@ def load_untrained_paper(
     return OnnxBackend(
         model.info, weights, num_threads=num_threads, device=best_device() if device == "auto" else device
     )
+
+
+def check_compiled(buckets: Sequence[int], num_at_once: int) -> None:
+    """Refuse compiled kernels that would never run: only the backbones' largest batches are compiled.
+
+    Args:
+        buckets: of a backend that was loaded `compiled`.
+        num_at_once: the most frames that it will be given at once.
+
+    Raises:
+        SettingsError: no call is padded to the largest size.
+    """
+    *_, next_smaller, largest = buckets
+    if num_at_once <= next_smaller:
+        raise SettingsError(
+            f"kernels are compiled for batches of {largest} frames alone, and here at most {num_at_once} are "
+            "together: compile nothing (SDCOM_COMPILE, --compile), or allow large batches "
+            "(SDCOM_BATCHING, --batch, --videos)"
+        )
 
 
 def write_untrained_paper(directory: Path) -> None:

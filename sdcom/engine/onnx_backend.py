@@ -28,6 +28,7 @@ from sdcom.engine.on_host import OnHost
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
+from sdcom.processors import gpu_name
 from sdcom.recognition import Provider
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -95,7 +96,8 @@ class OnnxBackend(OnHost):
             raise ModelDirectoryError(
                 f"the weights of {info.full_name} do not have the shapes that its record says: {exc}"
             ) from exc
-        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__)
+        gpu = "" if device == "cpu" else gpu_name()
+        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__, gpu)
 
     def _open(self, sessions: "_SessionFactory", weights: Weights, num_threads: int) -> None:
         info = self._info

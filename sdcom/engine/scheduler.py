@@ -6,8 +6,9 @@ that calls it, and hand back what comes of them. A video is computed as the refe
 ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
-culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
-cancelled future's video, or one whose deadline passed, is not computed any further.
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A video
+whose frames cannot be brought fails alone, and no batch gets smaller. A cancelled future's video, or one
+whose deadline passed, is not computed any further.
 """
 
 import threading
@@ -15,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import deepcopy
 from functools import partial
 from typing import Self
 
@@ -33,7 +33,6 @@ from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.threads import result_on
-from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
@@ -165,11 +164,6 @@ class Scheduler:
         with self._changed:
             return self._flight.load()
 
-    def work(self) -> Work:
-        """Return what has been executed so far."""
-        with self._changed:
-            return deepcopy(self._flight.work)
-
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
         self._end(lambda: OverloadedError("the scheduler is closed", retry_after_s=1.0))
@@ -275,8 +269,16 @@ class Scheduler:
                 return step
 
     def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
+        videos = [entry.work for entry in entries]
+        if errors := execution.bring(videos):
+            with self._changed:
+                not_brought = self._flight.not_brought(batch, errors)
+                self._changed.notify_all()
+            for entry, error in not_brought:
+                entry.fail(error)
+            return
         try:
-            seconds = execution.run(batch, [entry.work for entry in entries])
+            seconds = execution.run(batch, videos)
         except Exception as exc:  # whatever it is, it is this batch's
             with self._changed:
                 left = self._flight.failed(batch, exc)

@@ -45,7 +45,9 @@ class TorchBackend(OnHost):
     @property
     def provider(self) -> Provider:
         """torch, and the device."""
-        return Provider(f"torch-{self._device.type}", torch.__version__)
+        on_gpu = self._device.type == "cuda"
+        gpu = torch.cuda.get_device_name(self._device) if on_gpu else ""
+        return Provider(f"torch-{self._device.type}", torch.__version__, gpu)
 
     @property
     def buckets(self) -> tuple[int, ...]:

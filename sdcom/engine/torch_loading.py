@@ -10,13 +10,15 @@ from sdcom.config import ModelConfig, StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.engine.dense_backend import DenseBackend, Precision
 from sdcom.engine.loading import HALVES, PrecisionName
+from sdcom.engine.ranges import stays_in_float16
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import SettingsError
 from sdcom.model import Model, load_model, save_model
 from sdcom.models.composition import SDCOM
 
 NUM_CLASSES = 200  # of ActivityNet
-_BF16_CAPABILITY = (8, 0)  # of the first GPUs that multiply bfloat16
+_FP16_CAPABILITY = (7, 0)  # of the first GPUs whose tensor cores multiply float16
+_BF16_CAPABILITY = (8, 0)  # and bfloat16
 
 
 def load_torch(
@@ -54,7 +56,8 @@ def torch_engine(
         model: on the processor.
         device: "auto" is a GPU where torch can use one.
         num_threads: of a network call on a processor, of copies to a GPU.
-        precision: "auto" is bfloat16 where the GPU multiplies it, else float32.
+        precision: "auto" is float16 where the GPU's tensor cores multiply it and the networks are known to
+            stay within it (`sdcom.engine.ranges`), else float32.
         compiled: have kernels compiled for the largest batches, on a GPU.
 
     Raises:
@@ -72,25 +75,24 @@ def torch_engine(
             )
         networks = model.networks.to("cuda" if on_gpu else "cpu")
         return TorchBackend(Model(model.info, networks), num_threads=num_threads)
-    return DenseBackend(
-        model, device="cuda", precision=_precision(precision), compiled=compiled, num_threads=num_threads
-    )
-
-
-def _precision(named: PrecisionName) -> Precision:
-    """Return the precision for this GPU.
-
-    Raises:
-        SettingsError: it cannot multiply bfloat16.
-    """
-    able = torch.cuda.get_device_capability() >= _BF16_CAPABILITY
-    if named == "bf16" and not able:
+    capability = torch.cuda.get_device_capability()
+    if precision == "bf16" and capability < _BF16_CAPABILITY:
         raise SettingsError(
             f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=fp16 or fp32"
         )
-    if named == "auto":
-        return "bf16" if able else "fp32"
-    return named
+    chosen = best_precision(model.networks, capability) if precision == "auto" else precision
+    return DenseBackend(model, device="cuda", precision=chosen, compiled=compiled, num_threads=num_threads)
+
+
+def best_precision(networks: SDCOM, capability: tuple[int, int]) -> Precision:
+    """Return the fastest precision that keeps float32's answers: float16 or float32, never bfloat16.
+
+    Args:
+        networks: without temporal shift, on the processor.
+        capability: of the GPU.
+    """
+    able = capability >= _FP16_CAPABILITY
+    return "fp16" if able and stays_in_float16(networks) else "fp32"
 
 
 def untrained_paper_model(static: StaticArchitecture = "mobilenet_v2", static_resolution: int = 224) -> Model:

@@ -14,7 +14,6 @@ from sdcom.sampling import Sampling
 from service.bench import engines
 from service.bench.load import LoadRow, drive
 from service.bench.options import (
-    CompileOption,
     DeviceOption,
     EngineOption,
     ModelOption,
@@ -46,7 +45,6 @@ def request(
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    compiled: CompileOption = False,
     threads: ThreadsOption = 1,
     repeats: RepeatsOption = 7,
     budget: Annotated[list[float] | None, typer.Option(help="Share of the baseline; may repeat.")] = None,
@@ -65,7 +63,6 @@ def request(
         device=device,
         threads=threads,
         precision=precision,
-        compiled=compiled,
     )
     calibrated = backend.info.default_budget is not None
     budgets: dict[str, Budget | None] = {"default budget" if calibrated else "unlimited": None}

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sdcom.engine.bench import time_parts
 from sdcom.engine.limits import Limits
+from sdcom.engine.loading import check_compiled
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.saturation import Turn, budget_plans, ideal_speedup, random_plans, time_saturation
 from sdcom.engine.simulate import MIX
@@ -69,6 +70,8 @@ def parts(
     num_videos = (batch or length) // length
     if num_videos < 1:
         raise InvalidParameterError(f"--batch must hold a clip of {length} frames, got {batch}")
+    if compiled:
+        check_compiled(backend.buckets, num_videos * length)
     timings = time_parts(backend, num_repeats=repeats, num_videos=num_videos)
     full = timings[-1]
     columns = ("part", "MACs a frame", "of full width", "ms a frame", "of full width", "frames/s")
@@ -89,7 +92,6 @@ def engine(
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    compiled: CompileOption = False,
     threads: ThreadsOption = 1,
     repeats: RepeatsOption = 7,
     output: OutputOption = None,
@@ -102,7 +104,6 @@ def engine(
         device=device,
         threads=threads,
         precision=precision,
-        compiled=compiled,
         static=static,
         resolution=resolution,
     )
@@ -148,8 +149,10 @@ def saturation(
         static=static,
         resolution=resolution,
     )
-    backend.prepare_thread()
     config = backend.info.config
+    if compiled:
+        check_compiled(backend.buckets, min(batch, videos * config.clip.num_frames))
+    backend.prepare_thread()
     limits = Limits(
         max_batch_frames=batch,
         max_batch_videos=batch,

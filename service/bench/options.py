@@ -24,9 +24,9 @@ DeviceOption = Annotated[DeviceName, typer.Option(help="Where.")]
 ThreadsOption = Annotated[
     int, typer.Option(min=1, help="Threads of one network call; of the copies to a GPU.")
 ]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="Of torch on a GPU; auto: bf16 where it can.")]
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="Of torch on a GPU; auto: fp16 where safe.")]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile torch's kernels for batches of 256, on a GPU.")
+    bool, typer.Option("--compile", help="Compile torch's kernels for the largest batches, on a GPU.")
 ]
 PaperOption = Annotated[
     bool,

@@ -4,21 +4,27 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
-from sdcom.engine.backend import Picked
+from sdcom.engine.backend import Float32Array, Int64Array, Looked, Picked, UInt8Array
 from sdcom.engine.composition import compose_video
+from sdcom.engine.cuda_graphs import exact_float32
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.ledger import Part
+from sdcom.engine.loading import check_compiled
 from sdcom.engine.metered import Metered
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Together
+from sdcom.errors import SettingsError
 from sdcom.model import Model
+from sdcom.recognizer import Recognizer
+from sdcom.video import DecoderPool
 from tests.conftest import TINY_CONFIG
 from tests.parity.networks import NETWORKS, assert_close, lively_model, network_config
 from tests.sdcom.conftest import always, patterned_frames
@@ -174,3 +180,40 @@ def test_in_two_bytes_features_are_much_the_same_and_the_gate_stays_float32(
     embeddings_BTE = exact.look(frames_THWC).embeddings_NE[None]
     assert_close(rough.decide(embeddings_BTE)[0], exact.decide(embeddings_BTE)[0])
     assert rough.provider.name == f"torch-cpu-{precision}"
+
+
+def test_where_networks_run_no_sum_has_less_than_float32_and_nobody_else_is_told() -> None:
+    matmul = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction", "allow_tf32")
+    before = [getattr(matmul, name) for name in names]
+    with exact_float32():
+        assert not any(getattr(matmul, name) for name in names)
+    assert [getattr(matmul, name) for name in names] == before
+    assert any(before), "torch's own defaults allow less"
+
+
+def test_warming_up_captures_every_size_of_one_clip_of_both_networks(tiny_model: Model) -> None:
+    looked, filled = set[int](), set[tuple[int, float]]()
+
+    class Watched(DenseBackend):
+        def look(self, frames_NHWC: UInt8Array) -> Looked:
+            looked.add(len(frames_NHWC))
+            return super().look(frames_NHWC)
+
+        def fill(
+            self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None
+        ) -> Float32Array:
+            filled.add((len(frames_NHWC), width))
+            return super().fill(frames_NHWC, width, before_N)
+
+    backend = Watched(tiny_model, device="cpu", precision="fp32")
+    with Recognizer(backend, DecoderPool(TINY_CONFIG.clip, num_workers=1)) as recognizer:
+        recognizer.warm_up()
+    assert looked == {1, 2, 4}
+    assert filled == {(size, width) for size in looked for width in TINY_CONFIG.widths[1:]}
+
+
+def test_compiled_kernels_are_refused_where_no_batch_has_their_size() -> None:
+    check_compiled(BUCKETS, 129)  # is padded to it
+    with pytest.raises(SettingsError, match="batches of 256 frames alone, and here at most 128"):
+        check_compiled(BUCKETS, 128)

@@ -143,6 +143,7 @@ def test_a_record_of_another_place_or_model_does_not_apply() -> None:
     assert applying(records, INFO, HERE, 1) == costs()
     assert applying(records, INFO, HERE, 2) == records[0]
     assert applying(records, INFO, HERE, 3) is None
+    assert applying(records, INFO, Provider("onnxruntime-cpu-compiled", "1"), 1) == costs(), "not of one clip"
     assert applying(records, INFO, Provider("onnxruntime-cuda", "1"), 1) is None
     assert applying(records, INFO, Provider("onnxruntime-cpu", "2"), 1) is None
     assert applying([costs().model_copy(update={"machine": "another"})], INFO, HERE, 1) is None

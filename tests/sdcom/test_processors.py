@@ -1,11 +1,13 @@
-"""How many processors a container really has."""
+"""How many processors a container really has, and what its GPU is called."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from sdcom.processors import num_processors
+from sdcom.processors import gpu_name, num_processors
 
 
 @pytest.mark.parametrize("content", ["max 100000\n", "", "unreadable"])
@@ -19,3 +21,29 @@ def test_without_a_quota_all_processors_of_the_affinity_count(tmp_path: Path, co
 def test_a_containers_quota_counts(tmp_path: Path, content: str) -> None:
     (tmp_path / "cpu.max").write_text(content)
     assert num_processors(tmp_path / "cpu.max") == 1
+
+
+def test_without_a_driver_no_gpu_has_a_name(tmp_path: Path) -> None:
+    assert gpu_name(str(tmp_path / "libcuda.so.1")) == ""
+
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return flags == 0 ? STATUS : 1; }
+int cuDeviceGet(int *device, int ordinal) { *device = 7 + ordinal; return 0; }
+int cuDeviceGetName(char *name, int length, int device) {
+    strncpy(name, device == 7 ? "NVIDIA Test" : "another", length);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, to build a driver")
+@pytest.mark.parametrize(("status", "name"), [(0, "NVIDIA Test"), (100, "")])
+def test_the_driver_is_asked_for_the_first_gpus_name(tmp_path: Path, status: int, name: str) -> None:
+    source, library = tmp_path / "driver.c", tmp_path / "libcuda.so.1"
+    source.write_text(DRIVER)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", f"-DSTATUS={status}", "-o", str(library), str(source)], check=True
+    )
+    assert gpu_name(str(library)) == name

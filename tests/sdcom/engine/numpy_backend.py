@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 
@@ -9,9 +11,10 @@ from sdcom.architecture import feature_channels
 from sdcom.budget import choose_widths
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Looked, Parts, UInt8Array
+from sdcom.engine.backend import Backend, Float32Array, Looked, Parts, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
+from sdcom.engine.metered import Metered
 from sdcom.engine.on_host import OnHost
 
 CONFIG = ModelConfig(
@@ -118,6 +121,19 @@ class Watched(OnHost):
     def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
         self._before(Stage.FUSE, features_BTD)
         return self._backend.conclude(features_BTD, supplements_BTD)
+
+
+class Whole(Watched):
+    """With what counting wants to know of a model."""
+
+    info = SimpleNamespace(macs=MACS)
+    provider = None
+    buckets = ()
+
+
+def metered(before: Callable[[Stage, Float32Array | UInt8Array], None] = lambda *_: None) -> Metered:
+    """Return a backend that counts what it executes, a `Watched` one."""
+    return Metered(cast(Backend, Whole(NumpyBackend(), before)))
 
 
 class Turnstile:

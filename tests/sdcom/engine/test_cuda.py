@@ -1,6 +1,7 @@
 """On a GPU: captured in CUDA graphs, the networks say what plain torch says on the processor."""
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from sdcom.engine.loading import load_backend
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Together
+from sdcom.errors import SettingsError
 from sdcom.model import Model, load_model
+from sdcom.processors import gpu_name
+from sdcom.recognizer import Recognizer
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.sdcom.conftest import always, patterned_frames
 
@@ -177,11 +181,15 @@ def test_the_scheduler_calls_from_its_own_thread(exact: DenseBackend, model: Mod
 
 def test_a_gpu_is_found_and_reported_with_its_precision(tiny_model_dir: Path) -> None:
     found = load_backend(tiny_model_dir, engine="torch").provider
-    assert (
-        found.name == "torch-cuda-bf16" if torch.cuda.get_device_capability() >= (8, 0) else "torch-cuda-fp32"
-    )
-    assert found.device == torch.cuda.get_device_name()
+    has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)
+    assert found.name == ("torch-cuda-fp16" if has_tensor_cores else "torch-cuda-fp32")
+    assert found.device == torch.cuda.get_device_name() == gpu_name()
     assert load_backend(tiny_model_dir, engine="auto", precision="fp32").provider.name == "torch-cuda-fp32"
+
+
+def test_compiled_kernels_are_refused_without_batches(tiny_model_dir: Path) -> None:
+    with pytest.raises(SettingsError, match="SDCOM_BATCHING"):
+        Recognizer.load(tiny_model_dir, engine="torch", compiled=True, batching=False)
 
 
 def test_compiled_kernels_give_what_others_give(tiny_model: Model) -> None:
@@ -190,3 +198,8 @@ def test_compiled_kernels_give_what_others_give(tiny_model: Model) -> None:
     expected_ND = TorchBackend(tiny_model).fill(frames_NHWC, 0.25)
     assert_close(compiled.fill(frames_NHWC, 0.25), expected_ND)
     assert compiled.provider.name == "torch-cuda-fp32-compiled"
+
+
+def test_a_plain_backend_names_its_gpu_too(tiny_model: Model) -> None:
+    on_gpu = Model(tiny_model.info, deepcopy(tiny_model.networks).to("cuda"))
+    assert TorchBackend(on_gpu).provider.device == torch.cuda.get_device_name()

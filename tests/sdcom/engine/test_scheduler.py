@@ -17,6 +17,7 @@ from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
 from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
+from sdcom.engine.work import lane_macs
 from sdcom.errors import DeadlineExceededError, OverloadedError
 from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
 from tests.sdcom.engine.numpy_backend import (
@@ -27,6 +28,7 @@ from tests.sdcom.engine.numpy_backend import (
     Watched,
     at_price,
     frames,
+    metered,
 )
 
 
@@ -43,23 +45,27 @@ from tests.sdcom.engine.numpy_backend import (
     st.sampled_from(["cpu", "h200"]),
     st.integers(1, 3),
 )
-def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_in_the_books(
+def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_a_ledgers_or_padding(
     videos: list[tuple[int, float]], limits: Limits, machine: str, num_in_hand: int
 ) -> None:
     clips = [frames(seed, num_frames) for seed, (num_frames, _) in enumerate(videos)]
     planners = [at_price(lam) for _, lam in videos]
-    costs = MACHINES[machine]
-    with Scheduler(BACKEND, CONFIG, limits, costs=costs, num_in_hand=num_in_hand) as scheduler:
+    backend, batches, costs = metered(), list[Batch](), MACHINES[machine]
+    with Scheduler(
+        backend,
+        CONFIG,
+        limits,
+        costs=costs,
+        num_in_hand=num_in_hand,
+        on_batch=lambda batch, _: batches.append(batch),
+    ) as scheduler:
         futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
         answers = [future.result(WAIT_S) for future in futures]
-        work = scheduler.work()
         assert scheduler.load().num_frames == 0
     for clip, planner, answer in zip(clips, planners, answers, strict=True):
         assert_same(answer, alone(clip, planner))
-    assert sum((answer.ledger.macs for answer in answers), Counter[Part]()) == work.macs
-    assert not work.failed_macs
-    assert not work.abandoned_macs
-    assert bool(work.padded_macs.total()) == bool(work.num_padding.total())
+    padding = (lane_macs(batch.lane, batch.num_padding, MACS) for batch in batches)
+    assert backend.executed() == sum((*(answer.ledger.macs for answer in answers), *padding), Counter[Part]())
 
 
 def test_the_gate_really_chooses_several_widths() -> None:
@@ -77,12 +83,11 @@ def test_every_part_is_timed_and_a_batch_is_shared_out(scheduler: Scheduler) -> 
 
 def test_rows_that_fill_a_bucket_are_counted_as_padding_and_belong_to_no_video() -> None:
     limits = Limits(max_batch_frames=8, max_batch_videos=8, buckets=(8,))
-    with Scheduler(BACKEND, CONFIG, limits) as scheduler:
+    backend = metered()
+    with Scheduler(backend, CONFIG, limits) as scheduler:
         answer = scheduler.submit(frames(0), planned(4, 4, 0, 0, 0, 0)).result(WAIT_S)
-        work = scheduler.work()
     assert_same(answer, alone(frames(0), planned(4, 4, 0, 0, 0, 0)))
-    assert work.num_padding == Counter({Stage.LOOK: 8 - T, Stage.DECIDE: 7, Stage.FILL: 6, Stage.FUSE: 7})
-    assert work.padded_macs == Counter(
+    assert backend.executed() - answer.ledger.macs == Counter(
         {
             Part.STATIC: 2 * MACS.static,
             Part.GATE: 2 * (MACS.gate - MACS.gate_step) + 7 * T * MACS.gate_step,
@@ -111,8 +116,7 @@ def test_every_batch_that_ran_is_told_of() -> None:
     batches: list[tuple[Batch, float]] = []
     with Scheduler(BACKEND, CONFIG, on_batch=lambda *told: batches.append(told)) as scheduler:
         scheduler.submit(frames(0), planned(1, 1, 0, 0, 0, 0)).result(WAIT_S)
-        work = scheduler.work()
-    assert Counter(batch.lane.stage for batch, _ in batches) == work.num_batches
+    assert [batch.lane.stage for batch, _ in batches] == [Stage.LOOK, Stage.DECIDE, Stage.FILL, Stage.FUSE]
     assert [batch.num_units for batch, _ in batches] == [T, 1, 2, 1]
     assert all(seconds > 0 for _, seconds in batches)
 

@@ -1,6 +1,7 @@
 """Whoever leaves or fails does so alone: cancelled, expired, closed, poisoned, out of memory."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from sdcom.budget import WidthPlan
-from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.backend import Float32Array, Held, Parts, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
+from sdcom.engine.metered import Metered
+from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
-from sdcom.engine.work import Work
 from sdcom.errors import DeadlineExceededError, OverloadedError
 from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
 from tests.sdcom.engine.numpy_backend import (
@@ -27,6 +29,7 @@ from tests.sdcom.engine.numpy_backend import (
     Watched,
     at_price,
     frames,
+    metered,
 )
 
 # --- leaving ---
@@ -47,7 +50,13 @@ def test_a_video_may_be_cancelled_at_every_point_and_the_others_never_notice(sto
     """Two videos in the same six batches: looks, decisions, fills at three widths, fusion."""
     entrance, turnstile = Turnstile(0), Turnstile(stop_at)
     plans = (planned(0, 1, 2, 3, 0, 1), planned(1, 1, 2, 2, 3, 3))
-    with Scheduler(Watched(BACKEND, turnstile), CONFIG, initializer=entrance) as scheduler:
+    batches: list[Batch] = []
+    with Scheduler(
+        Watched(BACKEND, turnstile),
+        CONFIG,
+        initializer=entrance,
+        on_batch=lambda batch, _: batches.append(batch),
+    ) as scheduler:
         stays, leaves = (scheduler.submit(frames(seed), plan) for seed, plan in enumerate(plans))
         entrance.let_go()
         turnstile.wait_until_stopped()
@@ -55,13 +64,11 @@ def test_a_video_may_be_cancelled_at_every_point_and_the_others_never_notice(sto
         assert wait([leaves], WAIT_S).done
         turnstile.let_go()
         answer = stays.result(WAIT_S)
-        work = scheduler.work()
         assert scheduler.load().num_frames == 0
     assert_same(answer, alone(frames(0), plans[0]))
     with pytest.raises(CancelledError):
         leaves.result()
-    assert work.macs == answer.ledger.macs + work.abandoned_macs
-    assert work.num_batches.total() == 6
+    assert len(batches) == 6
 
 
 def test_cancelling_what_is_done_changes_nothing(scheduler: Scheduler) -> None:
@@ -74,7 +81,7 @@ def test_cancelling_what_is_done_changes_nothing(scheduler: Scheduler) -> None:
 def test_a_deadline_that_passes_ends_a_video_before_more_of_it_is_computed() -> None:
     now_s = [0.0]
     turnstile = Turnstile(0)
-    backend = Watched(BACKEND, turnstile)
+    backend = metered(turnstile)
     with Scheduler(backend, CONFIG, clock=lambda: now_s[0]) as scheduler:
         hurried = scheduler.submit(frames(0), at_price(0), deadline=5.0)
         patient = scheduler.submit(frames(1), at_price(0), deadline=50.0)
@@ -83,10 +90,10 @@ def test_a_deadline_that_passes_ends_a_video_before_more_of_it_is_computed() -> 
         turnstile.let_go()
         with pytest.raises(DeadlineExceededError, match="deadline_ms"):
             hurried.result(WAIT_S)
-        assert_same(patient.result(WAIT_S), alone(frames(1), at_price(0)))
-        work = scheduler.work()
-    assert work.abandoned_macs[Part.STATIC] == T * MACS.static
-    assert not work.abandoned_macs[Part.DYNAMIC]
+        answer = patient.result(WAIT_S)
+    assert_same(answer, alone(frames(1), at_price(0)))
+    assert backend.executed()[Part.STATIC] == 2 * T * MACS.static
+    assert backend.executed()[Part.DYNAMIC] == answer.ledger.macs[Part.DYNAMIC]
 
 
 def test_closing_ends_everything_in_flight_and_refuses_what_comes() -> None:
@@ -125,38 +132,38 @@ def test_closing_from_a_callback_does_not_hang() -> None:
 # --- failing ---
 
 
-def breaking(breaks: Callable[[Stage, Float32Array | UInt8Array], Exception | None]) -> Watched:
+def breaking(breaks: Callable[[Stage, Float32Array | UInt8Array], Exception | None]) -> Metered:
     """Return a backend that raises what `breaks` returns."""
 
     def before(stage: Stage, rows: Float32Array | UInt8Array) -> None:
         if error := breaks(stage, rows):
             raise error
 
-    return Watched(BACKEND, before)
+    return metered(before)
 
 
-def run_three(backend: Watched, planner: Planner, limits: Limits | None = None) -> tuple[list[object], Work]:
-    """Run three videos, the second one black; return answers or errors, and the scheduler's work."""
+def run_three(backend: Parts, planner: Planner, limits: Limits | None = None) -> list[object]:
+    """Run three videos, the second one black; return answers or errors."""
     entrance = Turnstile(0)  # so that all three are there before the first batch
     with Scheduler(backend, CONFIG, limits, costs=MACHINES["h200"], initializer=entrance) as scheduler:
         clips = [frames(0), np.zeros_like(frames(1)), frames(2)]
         futures = [scheduler.submit(clip, planner) for clip in clips]
         entrance.let_go()
-        outcomes: list[object] = [future.exception(WAIT_S) or future.result() for future in futures]
-        return outcomes, scheduler.work()
+        return [future.exception(WAIT_S) or future.result() for future in futures]
 
 
-def test_a_poisoned_video_fails_alone_and_its_batch_is_counted_as_failed() -> None:
+def test_a_poisoned_video_fails_alone_and_what_ran_for_nothing_is_counted() -> None:
     def breaks(stage: Stage, rows: Float32Array | UInt8Array) -> Exception | None:
         black = stage is Stage.LOOK and not rows.any(axis=(1, 2, 3)).all()
         return RuntimeError("cannot look at black") if black else None
 
-    (one, black, other), work = run_three(breaking(breaks), at_price(0), Limits(max_batch_frames=32))
+    backend = breaking(breaks)
+    one, black, other = run_three(backend, at_price(0), Limits(max_batch_frames=32))
     assert isinstance(black, RuntimeError)
     for answer, seed in ((one, 0), (other, 2)):
         assert isinstance(answer, Composed)
         assert_same(answer, alone(frames(seed), at_price(0)))
-    assert work.failed_macs[Part.STATIC] == (3 + 1) * T * MACS.static, "together, and once more alone"
+    assert backend.executed()[Part.STATIC] == 2 * 3 * T * MACS.static, "together, and once more alone"
 
 
 @pytest.mark.parametrize("stage", Stage, ids=lambda stage: stage.label)
@@ -167,9 +174,9 @@ def test_a_backend_that_fails_once_costs_nobody_an_answer(stage: Stage) -> None:
         return failures.pop() if now is stage and failures else None
 
     planner = planned(1, 1, 1, 1, 1, 1)
-    outcomes, work = run_three(breaking(breaks), planner, Limits(max_batch_frames=32))
+    outcomes = run_three(breaking(breaks), planner, Limits(max_batch_frames=32))
     assert all(isinstance(outcome, Composed) for outcome in outcomes)
-    assert work.failed_macs
+    assert not failures, "it did fail"
 
 
 def test_a_backend_that_always_fails_fails_every_video_and_the_scheduler_lives_on() -> None:
@@ -215,10 +222,11 @@ def test_running_out_of_memory_halves_the_batch_for_good() -> None:
         sizes.append(len(rows))
         return MemoryError() if len(rows) > 5 else None
 
-    outcomes, work = run_three(breaking(breaks), at_price(0), Limits(max_batch_frames=16))
+    backend = breaking(breaks)
+    outcomes = run_three(backend, at_price(0), Limits(max_batch_frames=16))
     assert all(isinstance(outcome, Composed) for outcome in outcomes)
     assert sizes == [16, 8, 4, 4, 4, 4, 2]
-    assert work.failed_macs[Part.STATIC] == 24 * MACS.static
+    assert backend.executed()[Part.STATIC] == sum(sizes) * MACS.static, "those that did not fit, too"
 
 
 def test_a_frame_that_never_fits_fails_its_video_alone() -> None:
@@ -226,8 +234,58 @@ def test_a_frame_that_never_fits_fails_its_video_alone() -> None:
         never = stage is Stage.LOOK and not rows.any(axis=(1, 2, 3)).all()
         return MemoryError("too black") if never else None
 
-    outcomes, _ = run_three(breaking(breaks), at_price(0), Limits(max_batch_frames=16))
+    outcomes = run_three(breaking(breaks), at_price(0), Limits(max_batch_frames=16))
     assert [isinstance(outcome, MemoryError) for outcome in outcomes] == [False, True, False]
+
+
+class Holding(Watched):
+    """A backend that tells a function of every video that is brought to it."""
+
+    def __init__(
+        self, before_hold: Callable[[UInt8Array], object], before: Callable[[Stage, object], None]
+    ) -> None:
+        super().__init__(BACKEND, before)
+        self._before_hold = before_hold
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        self._before_hold(frames_THWC)
+        return super().hold(frames_THWC)
+
+
+def test_a_video_that_cannot_be_brought_fails_alone_and_batches_stay_as_large() -> None:
+    sizes: list[int] = []
+
+    def before_hold(frames_THWC: UInt8Array) -> None:
+        if not frames_THWC.any():
+            raise MemoryError("no room for one more video")
+
+    def before(stage: Stage, rows: object) -> None:
+        if stage is Stage.LOOK:
+            assert isinstance(rows, np.ndarray)
+            sizes.append(len(rows))
+
+    backend = Holding(before_hold, before)
+    one, black, other = run_three(backend, at_price(0), Limits(max_batch_frames=32))
+    assert isinstance(black, MemoryError)
+    for answer, seed in ((one, 0), (other, 2)):
+        assert isinstance(answer, Composed)
+        assert_same(answer, alone(frames(seed), at_price(0)))
+    assert sizes == [2 * T], "the others together, once"
+
+
+def test_two_batches_in_hand_bring_their_video_once() -> None:
+    num_brought, both = [0], threading.Barrier(2)
+
+    def before_hold(_: UInt8Array) -> None:
+        num_brought[0] += 1
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for the other batch, which must not come
+
+    backend, limits = Holding(before_hold, lambda *_: None), Limits(max_batch_frames=T // 2)
+    with Scheduler(backend, CONFIG, limits, num_in_hand=2) as scheduler:
+        answer = scheduler.submit(frames(0), at_price(0)).result(WAIT_S)
+    assert_same(answer, alone(frames(0), at_price(0)))
+    assert num_brought == [1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
