@@ -126,7 +126,7 @@ def show(console: Console, answer: Mapping[str, Any]) -> None:
     best, *others = answer["predictions"]
     console.print(f"[bold]{best['label']}[/bold]  score {best['score']:.3f}   ({answer['model']})")
     console.print("then   " + ", ".join(f"{other['label']} {other['score']:.3f}" for other in others))
-    table = Table("time", "width", "running label", "score", box=None, pad_edge=False)
+    table = Table("time", "width", "label by then, coarse to fine", "score", box=None, pad_edge=False)
     for frame in answer["frames"]:
         row = (f"{frame['time_s']:.2f} s", f"{frame['width']:g}", frame["label"], f"{frame['score']:.3f}")
         table.add_row(*row)

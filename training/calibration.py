@@ -25,6 +25,8 @@ TOLERANCE = 0.01
 FEW_CLIPS = round(1 / TOLERANCE)
 """Of fewer clips, one more or less decides which budget is the default."""
 HELD_OUT_GROUPS = "held-out groups"
+REFIT = "refit"
+"""Where a record says that its accuracies are those of another model."""
 TRAINING_CLIPS = "training clips: no group could be held out"
 """What a record says that training calibrated on."""
 CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -75,7 +77,7 @@ def calibrated_as(model: Model, evidence: Evidence, first: ModelInfo) -> ModelIn
             "default_budget": first.default_budget,
             "calibration": points,
             "exits": first.exits,
-            "provenance": {**model.info.provenance, **told, "refit": "on all clips, after calibration"},
+            "provenance": {**model.info.provenance, **told, REFIT: "on all clips, after calibration"},
         }
     )
 

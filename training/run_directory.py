@@ -81,11 +81,11 @@ def check_finished(directory: Path, document: Document) -> None:
     path = directory / RECIPE_FILE
     for file in (path, directory / INFO_FILE):
         if not file.is_file():
-            raise RunDirectoryError(f"{file} is missing: {directory} is no run that has finished")
+            raise RunDirectoryError(f"{file} is missing: {directory} is no finished run, which a refit needs")
     theirs = json.loads(path.read_text())
     difference = next(_differences({name: theirs.get(name) for name in document}, document), None)
     if difference is not None:
-        raise RunDirectoryError(f"{path} is of another run: {difference}")
+        raise RunDirectoryError(f"{path} is not of the run that would be refitted: {difference}")
 
 
 def check_taken(directory: Path, *, resume: bool) -> None:

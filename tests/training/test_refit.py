@@ -128,7 +128,7 @@ def test_a_refits_record_is_calibrated_as_its_first_run(first: _First, refit: _F
 def test_a_refit_of_a_run_of_another_recipe_names_what_differs(
     first: _First, tmp_path: Path, other: Callable[[Recipe], Recipe], difference: str
 ) -> None:
-    with pytest.raises(RunDirectoryError, match=f"recipe.json is of another run: {difference}"):
+    with pytest.raises(RunDirectoryError, match=f"would be refitted: {difference}"):
         _prepare(replace(first, recipe=other(first.recipe)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -148,12 +148,15 @@ def test_a_refit_on_other_clips_is_refused(
         if (clip.group in held_out) is was_held_out and num_clips[clip.group] > 1  # all groups remain
     )
     fewer = tuple(clip for clip in first.clips if clip is not dropped)
-    with pytest.raises(RunDirectoryError, match=f"is of another run: {difference}"):
+    with pytest.raises(RunDirectoryError, match=f"would be refitted: {difference}"):
         _prepare(replace(first, clips=fewer), tmp_path / "run")
 
 
 def test_a_refit_of_a_refit_is_refused(refit: _First, tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="is of another run: refit is True there and False here"):
+    with pytest.raises(
+        RunDirectoryError,
+        match="would be refitted: refit is True there and False here",
+    ):
         _prepare(refit, tmp_path / "run")
 
 
@@ -165,7 +168,7 @@ def test_a_refit_of_a_run_that_has_not_finished_is_refused_before_it_trains(
     for path in first.directory.iterdir():
         if path.name != INFO_FILE:
             (unfinished / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(RunDirectoryError, match=r"model\.json is missing: .* is no run that has finished"):
+    with pytest.raises(RunDirectoryError, match=r"model\.json is missing: .* no finished run"):
         _prepare(first, tmp_path / "run", refit=unfinished)
     assert not (tmp_path / "run").exists()
 

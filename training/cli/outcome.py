@@ -7,13 +7,16 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
-from training.calibration import FEW_CLIPS, TRAINING_CLIPS, accuracy_interval, default_point
+from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, default_point
 
 
 def outcome(info: ModelInfo, directory: Path) -> str:
     """Return a line that says where the model is, and on which clips its figures were found."""
     side = "training" if info.provenance["calibrated_on"] == TRAINING_CLIPS else "held-out"
-    return f"{info.full_name} is in {directory}; on {info.provenance['num_calibration_clips']} {side} clips:"
+    clips = f"{info.provenance['num_calibration_clips']} {side} clips"
+    if REFIT in info.provenance:
+        return f"{info.full_name} is in {directory}; at its costs, the run that it refits had on {clips}:"
+    return f"{info.full_name} is in {directory}; on {clips}:"
 
 
 def figures(info: ModelInfo) -> Table:
