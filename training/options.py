@@ -113,6 +113,6 @@ def check_refit(
     told = load_info(first).provenance
     if told["calibrated_on"] == HELD_OUT_GROUPS and told["num_calibration_clips"] != len(held_out):
         raise RunDirectoryError(
-            f"{first} is not of the run that would be refitted: it held {told['num_calibration_clips']} clips out, and "
-            f"{len(held_out)} are held out here"
+            f"{first} is not of the run that would be refitted: it held {told['num_calibration_clips']} "
+            f"clips out, and {len(held_out)} are held out here"
         )
