@@ -105,7 +105,7 @@ def draw_load(figure: Figure, records: Mapping[str, Record]) -> None:
     saved.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (latency, goodput, saved):
         axes.grid(visible=True, alpha=0.3)
-    latency.legend(fontsize=9, ncols=2, loc="upper left")
+    latency.legend(fontsize=9, ncols=2, loc="lower right")
     goodput.legend(fontsize=9, loc="upper left")
     saved.legend(fontsize=9, loc="lower right")
 
