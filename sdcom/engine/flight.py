@@ -11,22 +11,12 @@ from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
 from sdcom.engine.composed import Composed, Planner
-from sdcom.engine.costs import Lane, Stage
+from sdcom.engine.costs import Stage
 from sdcom.engine.execution import VideoWork
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.work import PART_TIMED, lane_macs
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
-
-    num_frames: int
-    num_videos: int
-    num_waiting: dict[Lane, int]
-    backlog_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +50,6 @@ class Flight:
         self.policy = policy
         self._macs = macs
         self._entries: dict[int, Entry] = {}
-
-    def load(self) -> Load:
-        """Return what is in flight now."""
-        policy = self.policy
-        return Load(
-            policy.num_frames_in_flight,
-            policy.num_videos_in_flight,
-            policy.num_waiting(),
-            policy.backlog_s(),
-        )
 
     def admit(self, entry: Entry, now_s: float, deadline: float | None) -> int:
         """Enter a video; return its ticket.

@@ -179,7 +179,7 @@ def ideal_speedup(config: ModelConfig, plans: Sequence[WidthPlan]) -> float:
 
 def _schedule(scheduler: Scheduler, clips: UInt8Array, plans: Sequence[WidthPlan]) -> None:
     planners: list[Planner] = [lambda _, plan=plan: plan for plan in plans]  # type: ignore[misc]
-    futures = [scheduler.submit_in_line(*video) for video in zip(clips, planners, strict=True)]
+    futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
     for future in futures:
         future.result()
 

@@ -13,7 +13,6 @@ whose deadline passed, is not computed any further.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -27,7 +26,7 @@ from sdcom.engine.backend import Parts, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
 from sdcom.engine.execution import Answer, Execution, VideoWork
-from sdcom.engine.flight import Entry, Flight, Load
+from sdcom.engine.flight import Entry, Flight
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
@@ -84,7 +83,6 @@ class Scheduler:
         self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything in flight
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
-        self._line: deque[object] = deque()
         self._closed = False
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._ready = self._device.submit(initializer or (lambda: None))
@@ -119,37 +117,11 @@ class Scheduler:
 
         Raises:
             ValueError: the frames are not this model's.
-            OverloadedError: there is no room, or others wait in line for it; or the scheduler is closed.
+            OverloadedError: there is no room, for which `sdcom.engine.places` waits; or it is closed.
         """
         self._check_frames(frames_THWC)
         with self._changed:
-            if self._line:
-                raise OverloadedError(
-                    "others wait in line for room", max(1.0, self._flight.policy.backlog_s())
-                )
             return self._admit(frames_THWC, planner, deadline)
-
-    def submit_in_line(
-        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
-    ) -> Future[Composed]:
-        """Take a video in, as `submit` does, but wait for room, first come, first served.
-
-        Raises:
-            ValueError: the frames are not this model's.
-            DeadlineExceededError: the deadline passed in the line.
-            OverloadedError: the scheduler is closed.
-        """
-        self._check_frames(frames_THWC)
-        me = object()
-        with self._changed:
-            self._line.append(me)
-            try:
-                while not self._closed and not self._may_enter(me, len(frames_THWC)):
-                    self._changed.wait(self._left_s(deadline))
-                return self._admit(frames_THWC, planner, deadline)
-            finally:
-                self._line.remove(me)
-                self._changed.notify_all()
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run other work on the thread that calls the backend, between batches; return what it returns.
@@ -158,11 +130,6 @@ class Scheduler:
             OverloadedError: the scheduler is closed.
         """
         return result_on(self._device, work)
-
-    def load(self) -> Load:
-        """Return what is in flight now."""
-        with self._changed:
-            return self._flight.load()
 
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
@@ -195,19 +162,6 @@ class Scheduler:
         entry.future.add_done_callback(partial(self._on_done, ticket))
         self._changed.notify_all()
         return entry.future
-
-    def _may_enter(self, me: object, num_frames: int) -> bool:
-        return self._line[0] is me and self._flight.policy.has_room(num_frames)
-
-    def _left_s(self, deadline: float | None) -> float | None:
-        if deadline is None:
-            return None
-        left_s = deadline - self._clock()
-        if left_s <= 0:
-            raise DeadlineExceededError(
-                "the deadline passed while waiting for room; allow a larger deadline_ms"
-            )
-        return left_s
 
     # --- leaving ---
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from functools import partial
 
 import numpy as np
@@ -18,8 +18,8 @@ from sdcom.engine.limits import Limits
 from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.work import lane_macs
-from sdcom.errors import DeadlineExceededError, OverloadedError
-from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
+from sdcom.errors import OverloadedError
+from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, in_flight, planned
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
     MACS,
@@ -61,7 +61,7 @@ def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_a_ledgers_
     ) as scheduler:
         futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
         answers = [future.result(WAIT_S) for future in futures]
-        assert scheduler.load().num_frames == 0
+        assert in_flight(scheduler).num_frames == 0
     for clip, planner, answer in zip(clips, planners, answers, strict=True):
         assert_same(answer, alone(clip, planner))
     padding = (lane_macs(batch.lane, batch.num_padding, MACS) for batch in batches)
@@ -141,7 +141,7 @@ def test_while_the_device_computes_another_batch_is_made_ready() -> None:
         futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(3)]
         turnstile.wait_until_stopped()
         give_up_at = time.monotonic() + WAIT_S
-        while scheduler.load().num_waiting != {Lane(Stage.LOOK): T}:
+        while in_flight(scheduler).num_waiting != {Lane(Stage.LOOK): T}:
             assert time.monotonic() < give_up_at
             time.sleep(0.001)
         turnstile.let_go()
@@ -164,37 +164,6 @@ def test_over_its_bound_the_scheduler_refuses_and_has_room_again_later() -> None
         turnstile.let_go()
         assert wait(inside, WAIT_S).not_done == set()
         assert scheduler.submit(frames(2), at_price(0)).result(WAIT_S)
-
-
-def test_in_line_more_videos_than_fit_are_all_answered_and_the_bound_holds() -> None:
-    limits = Limits(max_frames_in_flight=2 * T)
-    most = [0]
-
-    def before(*_: object) -> None:
-        most[0] = max(most[0], crowded.load().num_frames)
-
-    crowded = Scheduler(Watched(BACKEND, before), CONFIG, limits)
-    with crowded, ThreadPoolExecutor(8) as callers:
-        futures = [callers.submit(crowded.submit_in_line, frames(i), at_price(0)) for i in range(24)]
-        for seed, future in enumerate(futures):
-            assert_same(future.result(WAIT_S).result(WAIT_S), alone(frames(seed), at_price(0)))
-    assert 0 < most[0] <= 2 * T
-
-
-def test_whoever_waits_in_line_is_told_when_the_deadline_passes_or_the_scheduler_closes() -> None:
-    turnstile = Turnstile(0)
-    full = Scheduler(Watched(BACKEND, turnstile), CONFIG, Limits(max_frames_in_flight=T))
-    full.submit(frames(0), at_price(0))
-    turnstile.wait_until_stopped()
-    with pytest.raises(DeadlineExceededError, match="waiting for room"):
-        full.submit_in_line(frames(1), at_price(0), deadline=time.monotonic() + 0.01)
-    with ThreadPoolExecutor(2) as callers:
-        waiting = callers.submit(full.submit_in_line, frames(1), at_price(0))
-        closing = callers.submit(full.close)
-        with pytest.raises(OverloadedError, match="closed"):
-            waiting.result(WAIT_S)
-        turnstile.let_go()
-        closing.result(WAIT_S)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sdcom.engine.metered import Metered
 from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import DeadlineExceededError, OverloadedError
-from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
+from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, in_flight, planned
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
     MACS,
@@ -41,7 +41,7 @@ async def test_a_coroutine_that_stops_waiting_cancels_its_video() -> None:
         waiting = asyncio.wrap_future(scheduler.submit(frames(0), at_price(0)))
         waiting.cancel()
         await asyncio.sleep(0)  # the loop passes it on
-        assert scheduler.load().num_videos == 0
+        assert in_flight(scheduler).num_videos == 0
         turnstile.let_go()
 
 
@@ -64,7 +64,7 @@ def test_a_video_may_be_cancelled_at_every_point_and_the_others_never_notice(sto
         assert wait([leaves], WAIT_S).done
         turnstile.let_go()
         answer = stays.result(WAIT_S)
-        assert scheduler.load().num_frames == 0
+        assert in_flight(scheduler).num_frames == 0
     assert_same(answer, alone(frames(0), plans[0]))
     with pytest.raises(CancelledError):
         leaves.result()
@@ -201,7 +201,7 @@ def test_a_bad_planner_fails_its_own_video_alone(scheduler: Scheduler, planner: 
     bad, good = scheduler.submit(frames(0), planner), scheduler.submit(frames(1), at_price(0))
     assert isinstance(bad.exception(WAIT_S), ValueError | ZeroDivisionError)
     assert_same(good.result(WAIT_S), alone(frames(1), at_price(0)))
-    assert scheduler.load().num_frames == 0
+    assert in_flight(scheduler).num_frames == 0
 
 
 def test_a_backend_that_answers_too_few_rows_fails_the_video() -> None:
