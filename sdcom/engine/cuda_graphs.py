@@ -5,7 +5,7 @@ because one call runs at a time and its results are copied out before the next. 
 pinned memory and come out in it, so that copies run at the bus's speed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.dense import Backboned
 
 Rows = npt.NDArray[np.generic] | Tensor
 """Input of a call: an array, or a tensor that is on the GPU already."""
 
 _WARM_UPS = 3  # cuDNN chooses its algorithms in the first, libraries take their scratch memory in the others
-_COPIED_ROWS = 32  # staged while the rows before are on their way to the GPU
+_COPIED_BYTES = 4 << 20  # staged while those before are on their way to the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,13 @@ class CudaGraphs:
     """Captures calls at their first use, and replays them. For one thread at a time.
 
     Args:
-        compiled: modules that torch.compile makes kernels for, at `compiled_rows` alone.
-        compiled_rows: the batch size at which they are compiled.
+        compiled_rows: the batch size at which torch.compile makes kernels for parts with backbones; None is
+            never.
         choose_algorithms: let cuDNN time its algorithms for each layer, at capture.
     """
 
-    def __init__(
-        self, *, compiled: Collection[nn.Module], compiled_rows: int, choose_algorithms: bool
-    ) -> None:
-        self._compiled, self._compiled_rows = compiled, compiled_rows
+    def __init__(self, *, compiled_rows: int | None, choose_algorithms: bool) -> None:
+        self._compiled_rows = compiled_rows
         self._choose_algorithms = choose_algorithms
         self._captures: dict[tuple[object, ...], _Capture] = {}
         self._pool = torch.cuda.graph_pool_handle()
@@ -55,7 +54,7 @@ class CudaGraphs:
 
     @torch.inference_mode()
     def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
-        """Run a module on a batch that is padded with rows of anything.
+        """Run a module on a batch that is padded with rows of zeros.
 
         Args:
             part: returns a tuple of tensors with as many rows as its inputs have.
@@ -80,7 +79,7 @@ class CudaGraphs:
     def _capture(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> _Capture:
         staged, inputs = self._memory(num_rows, arrays)
         run: Callable[..., tuple[Tensor, ...]] = part
-        if part in self._compiled and num_rows == self._compiled_rows:
+        if isinstance(part, Backboned) and num_rows == self._compiled_rows:
             run = torch.compile(part, dynamic=False, fullgraph=True)
         with exact_float32(choose_algorithms=self._choose_algorithms):
             self._stream.wait_stream(torch.cuda.current_stream())
@@ -137,16 +136,15 @@ class Uploads:
         self._stream = torch.cuda.Stream()
 
     @torch.inference_mode()
-    def __call__(self, frames_THWC: UInt8Array) -> Tensor:
-        """Return the frames on the GPU, once they are there."""
+    def __call__(self, frames_THWC: UInt8Array, on_device_THWC: Tensor) -> None:
+        """Copy frames to memory of the GPU; return once they are there."""
         pinned_THWC = torch.empty(frames_THWC.shape, dtype=torch.uint8, pin_memory=True)
         np.copyto(pinned_THWC.numpy(), frames_THWC)
         with torch.cuda.stream(self._stream):
-            on_device_THWC = pinned_THWC.to("cuda", non_blocking=True)
+            on_device_THWC.copy_(pinned_THWC, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
         arrived.synchronize()
-        return on_device_THWC
 
 
 def as_tensor(rows: Rows) -> Tensor:
@@ -156,11 +154,14 @@ def as_tensor(rows: Rows) -> Tensor:
 
 def _upload(rows: Tensor, staged: Tensor, on_device: Tensor) -> None:
     """Copy rows to the memory of a capture; what is pinned, or on the GPU, needs no staging."""
+    if len(rows) < len(on_device):
+        on_device[len(rows) :].zero_()
     if rows.is_cuda or rows.is_pinned():
         on_device[: len(rows)].copy_(rows, non_blocking=True)
         return
-    for start in range(0, len(rows), _COPIED_ROWS):
-        piece = slice(start, min(start + _COPIED_ROWS, len(rows)))
+    copied_rows = max(1, _COPIED_BYTES * len(rows) // max(1, rows.nbytes))
+    for start in range(0, len(rows), copied_rows):
+        piece = slice(start, min(start + copied_rows, len(rows)))
         staged[piece].copy_(rows[piece])
         on_device[piece].copy_(staged[piece], non_blocking=True)
 

@@ -1,11 +1,11 @@
-"""The books of the videos in flight: the policy's tickets, each video's arrays, ledger and future.
+"""The books of the videos in flight: the policy's tickets, each video's work and future.
 
 One caller at a time; the scheduler holds its lock around every call. Whoever takes a video out of here, and
 nobody else, ends its future, after the lock is free: futures call back.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ class Flight:
             OverloadedError: there is no room now.
         """
         deadline_s = math.inf if deadline is None else deadline
-        ticket = self.policy.admit(len(entry.work.frames_THWC), now_s, deadline_s)
+        ticket = self.policy.admit(entry.work.num_frames, now_s, deadline_s)
         self._entries[ticket] = entry
         entry.work.came_s = now_s
         return ticket
@@ -90,24 +90,6 @@ class Flight:
             if entry.work.begun_s is None:
                 entry.work.begun_s = now_s
         return batch, entries
-
-    def not_brought(self, batch: Batch, errors: Mapping[int, Exception]) -> list[tuple[Entry, Exception]]:
-        """Put a batch back that did not run, without the videos whose frames could not be brought.
-
-        Args:
-            batch: of any size: what failed was one video, not the batch.
-            errors: of those videos, by the positions of their shares.
-
-        Returns:
-            Those that were still here, taken out, with their errors.
-        """
-        left = [
-            (entry, error)
-            for position, error in errors.items()
-            for entry in self.abandon([batch.shares[position].ticket])
-        ]
-        self.policy.put_back(batch, apart=False)
-        return left
 
     def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""

@@ -1,14 +1,12 @@
 """Continuous batching: the frames of every video in flight share batches, by stage and by width.
 
-`Scheduler.submit` takes a video and returns a future. Workers take the batches that the policy
-(`sdcom/engine/policy.py`) picks, bring their frames to the backend, have them computed on the one thread
-that calls it, and hand back what comes of them. A video is computed as the reference computes it, and its
-ledger says the same.
+`Scheduler.submit` takes a video into the room where the backend computes, and returns a future. Workers take
+the batches that the policy (`sdcom/engine/policy.py`) picks, and have them computed on the one thread that
+calls the backend. A video is computed as the reference computes it, and its ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
-culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A video
-whose frames cannot be brought fails alone, and no batch gets smaller. A cancelled future's video, or one
-whose deadline passed, is not computed any further.
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
+cancelled future's video, or one whose deadline passed, is not computed any further.
 """
 
 import threading
@@ -22,7 +20,7 @@ import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.backend import Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
 from sdcom.engine.execution import Answer, Execution, VideoWork
@@ -36,17 +34,17 @@ from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
 class Scheduler:
-    """A backend and the threads that keep it busy: one calls it, others bring it frames and hand back.
+    """A backend and the threads that keep it busy: one calls it, others choose what comes next.
 
     Args:
-        backend: of the model; called from one thread.
+        room: where the backend computes; called from one thread, but for taking videos in.
         config: of the model; without temporal shift, which batches of single frames cannot have.
         limits: what may be in flight and in one batch.
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
         num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
-            2, one's frames are brought, and another handed back, while the backend computes a third: for a
-            device that would wait for Python.
+            2, one is entered into the books, and the next one chosen, while the backend computes another: for
+            a device that would wait for Python.
         initializer: called first on the thread that calls the backend.
         on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 
@@ -57,7 +55,7 @@ class Scheduler:
 
     def __init__(
         self,
-        backend: Parts,
+        room: Room,
         config: ModelConfig,
         limits: Limits | None = None,
         *,
@@ -76,7 +74,7 @@ class Scheduler:
             )
         if num_in_hand < 1:
             raise ValueError(f"at least one batch must be in hand, got {num_in_hand=}")
-        self._backend = backend
+        self._room = room
         self._config = config
         self._macs = model_macs(config)
         self._clock = clock
@@ -102,7 +100,7 @@ class Scheduler:
     def submit(
         self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
     ) -> Future[Composed]:
-        """Take a video in, if there is room.
+        """Take a video in, if there is room; its frames are brought to the backend by the calling thread.
 
         Args:
             frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
@@ -118,10 +116,12 @@ class Scheduler:
         Raises:
             ValueError: the frames are not this model's.
             OverloadedError: there is no room, for which `sdcom.engine.places` waits; or it is closed.
+            Exception: whatever the backend raises when it takes the frames.
         """
         self._check_frames(frames_THWC)
+        held = self._room.hold(frames_THWC)
         with self._changed:
-            return self._admit(frames_THWC, planner, deadline)
+            return self._admit(held, len(frames_THWC), planner, deadline)
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run other work on the thread that calls the backend, between batches; return what it returns.
@@ -153,11 +153,13 @@ class Scheduler:
         if not 1 <= num_frames <= clip.num_frames:
             raise ValueError(f"a video must have 1 to {clip.num_frames} frames, got {num_frames}")
 
-    def _admit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+    def _admit(
+        self, held: Held, num_frames: int, planner: Planner, deadline: float | None
+    ) -> Future[Composed]:
         if self._closed:
             raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
-        ledger = Ledger(baseline_macs=self._macs.baseline(len(frames_THWC)))
-        entry = Entry(VideoWork.begin(frames_THWC, ledger, self._config), planner, Future())
+        ledger = Ledger(baseline_macs=self._macs.baseline(num_frames))
+        entry = Entry(VideoWork(held, num_frames, ledger), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
         entry.future.add_done_callback(partial(self._on_done, ticket))
         self._changed.notify_all()
@@ -184,7 +186,7 @@ class Scheduler:
     # --- the threads ---
 
     def _run(self) -> None:
-        execution = Execution(self._backend, self._timed)
+        execution = Execution(self._room, self._timed)
         try:
             self._ready.result()
             while (step := self._next()) is not None:
@@ -224,13 +226,6 @@ class Scheduler:
 
     def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
         videos = [entry.work for entry in entries]
-        if errors := execution.bring(videos):
-            with self._changed:
-                not_brought = self._flight.not_brought(batch, errors)
-                self._changed.notify_all()
-            for entry, error in not_brought:
-                entry.fail(error)
-            return
         try:
             seconds = execution.run(batch, videos)
         except Exception as exc:  # whatever it is, it is this batch's

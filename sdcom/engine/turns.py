@@ -151,11 +151,12 @@ class Together:
         backend.prepare_thread()
         self.backend = Metered(backend)
         self._places = Places(num_videos)  # the scheduler has room for as many
+        room = backend.open_room(num_videos)
         self._scheduler = Scheduler(
-            self.backend,
+            self.backend.meter(room),
             config,
             limits,
-            costs=measure_costs(backend, config, limits),
+            costs=measure_costs(room, config, limits),
             num_in_hand=num_in_hand,
             initializer=backend.prepare_thread,
         )

@@ -1,14 +1,16 @@
 """What a video gets alone, computed in the plainest way: the answer that every batch must give."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sdcom.budget import WidthPlan
-from sdcom.engine.backend import UInt8Array
+from sdcom.engine.backend import Parts, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import Lane
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.limits import Limits
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.scheduler import Scheduler
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
@@ -70,3 +72,8 @@ def assert_same(composed: Composed, expected: Composed) -> None:
     np.testing.assert_allclose(composed.logits_TL, expected.logits_TL, rtol=1e-4, atol=1e-5)
     assert composed.plan.choices == expected.plan.choices
     assert composed.ledger == expected.ledger
+
+
+def scheduling(backend: Parts = BACKEND, limits: Limits | None = None, **options: Any) -> Scheduler:
+    """Return a scheduler over a small backend, in the processor's memory."""
+    return Scheduler(HostRoom(backend, CONFIG), CONFIG, limits, **options)

@@ -10,10 +10,9 @@ import pytest
 from sdcom.cancellation import Cancellation
 from sdcom.engine.limits import Limits
 from sdcom.engine.places import Places
-from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import DeadlineExceededError, OverloadedError
-from tests.sdcom.engine.alone import BACKEND, WAIT_S, alone, assert_same, in_flight
-from tests.sdcom.engine.numpy_backend import CONFIG, T, Turnstile, Watched, at_price, frames
+from tests.sdcom.engine.alone import BACKEND, WAIT_S, alone, assert_same, in_flight, scheduling
+from tests.sdcom.engine.numpy_backend import T, Turnstile, Watched, at_price, frames
 
 
 def _line_up(
@@ -84,7 +83,7 @@ def test_more_videos_than_the_scheduler_has_room_for_are_all_answered_and_its_bo
     def before(*_: object) -> None:
         most[0] = max(most[0], in_flight(crowded).num_frames)
 
-    crowded = Scheduler(Watched(BACKEND, before), CONFIG, Limits(max_frames_in_flight=2 * T))
+    crowded = scheduling(Watched(BACKEND, before), Limits(max_frames_in_flight=2 * T))
 
     def answer(seed: int) -> None:
         future = places.submit(lambda: crowded.submit(frames(seed), at_price(0)))
@@ -98,7 +97,7 @@ def test_more_videos_than_the_scheduler_has_room_for_are_all_answered_and_its_bo
 
 def test_who_waits_for_a_scheduler_that_closes_is_told() -> None:
     turnstile, places = Turnstile(0), Places(1)
-    full = Scheduler(Watched(BACKEND, turnstile), CONFIG, Limits(max_frames_in_flight=T))
+    full = scheduling(Watched(BACKEND, turnstile), Limits(max_frames_in_flight=T))
     places.submit(lambda: full.submit(frames(0), at_price(0)))
     turnstile.wait_until_stopped()
     with ThreadPoolExecutor(2) as callers:

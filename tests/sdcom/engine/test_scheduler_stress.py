@@ -15,10 +15,9 @@ from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
 from sdcom.engine.places import Places
-from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import DeadlineExceededError
-from tests.sdcom.engine.alone import in_flight
-from tests.sdcom.engine.numpy_backend import CONFIG, NumpyBackend, T, at_price, frames, metered
+from tests.sdcom.engine.alone import in_flight, scheduling
+from tests.sdcom.engine.numpy_backend import NumpyBackend, T, at_price, frames, metered
 
 NUM_VIDEOS, NUM_CALLERS, NUM_PLACES, WAIT_S = 120, 6, 10, 60
 LIMITS = Limits(
@@ -57,7 +56,7 @@ def test_in_any_turmoil_every_future_ends_nothing_stays_and_answers_are_right(
     trouble, random = Trouble(seed), Random(seed)
     clips = [frames(i % 20, random.randint(1, T)) for i in range(NUM_VIDEOS)]
     backend, costs, places = metered(trouble), MACHINES["h200"], Places(NUM_PLACES)
-    with Scheduler(backend, CONFIG, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
+    with scheduling(backend, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
 
         def submit(index: int) -> None:
             planner, deadline = at_price(index % 3), None if index % 10 else 0.0
@@ -84,7 +83,7 @@ def _was_answered(future: Future[Composed]) -> bool:
 
 
 def _assert_right(answers: dict[int, Composed], clips: Sequence[UInt8Array]) -> None:
-    with Scheduler(NumpyBackend(), CONFIG) as peaceful:
+    with scheduling(NumpyBackend()) as peaceful:
         for index, answer in answers.items():
             expected = peaceful.submit(clips[index], at_price(index % 3)).result(WAIT_S)
             np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=1e-4, atol=1e-5)
