@@ -78,6 +78,8 @@ class CudaGraphs:
 
     def _capture(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> _Capture:
         staged, inputs = self._memory(num_rows, arrays)
+        for each in inputs:
+            each.zero_()  # other captures left other types there, and a part may read numbers of rows
         run: Callable[..., tuple[Tensor, ...]] = part
         if isinstance(part, Backboned) and num_rows == self._compiled_rows:
             run = torch.compile(part, dynamic=False, fullgraph=True)
