@@ -5,7 +5,7 @@ Direct and scheduled differ by what scheduling costs; either and the full width 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import cycle, groupby
 from operator import itemgetter
@@ -19,13 +19,18 @@ from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
 from sdcom.engine.backend import Float32Array, Gathered, Held, Picked, Room, UInt8Array
-from sdcom.engine.composed import Planner
+from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
+from sdcom.engine.places import Places
 from sdcom.engine.planning import video_planner
 from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
+
+
+NUM_ROUNDS = 4
+"""How often the scheduler gets all videos in a turn: it fills and empties once, as a busy service never does."""
 
 
 class Turn(NamedTuple):
@@ -65,7 +70,7 @@ def time_saturation(
         config: of the model.
         limits: of the scheduler; its largest batches are the full ones.
         costs: of the scheduler.
-        plans: the widths of each video's frames; all videos come at once.
+        plans: the widths of each video's frames; as many videos are in flight at once.
         num_turns: that count.
         num_in_hand: of the scheduler.
         num_bringing: threads that submit videos, where their frames are not at hand.
@@ -84,7 +89,11 @@ def time_saturation(
             lambda: _schedule(at_hand, frames_BTHWC, plans, num_threads=1),
             lambda: _schedule(bringing, frames_BTHWC, plans, num_threads=num_bringing),
         ]
-        turns = [Turn(*(_timed(way) for way in ways)) for _ in range(num_turns + 1)]
+        num_rounds = (1, 1, NUM_ROUNDS, NUM_ROUNDS)
+        turns = [
+            Turn(*(_timed(way) / rounds for way, rounds in zip(ways, num_rounds, strict=True)))
+            for _ in range(num_turns + 1)
+        ]
     return turns[1:]
 
 
@@ -215,9 +224,15 @@ def ideal_speedup(config: ModelConfig, plans: Sequence[WidthPlan]) -> float:
 def _schedule(
     scheduler: Scheduler, clips: UInt8Array, plans: Sequence[WidthPlan], *, num_threads: int
 ) -> None:
+    """Run all videos `NUM_ROUNDS` times, as many in flight as there are, the next where one was answered."""
     planners: list[Planner] = [lambda _, plan=plan: plan for plan in plans]  # type: ignore[misc]
+    places = Places(len(plans))
+
+    def submit(clip: UInt8Array, planner: Planner) -> Future[Composed]:
+        return places.submit(lambda: scheduler.submit(clip, planner))
+
     with ThreadPoolExecutor(num_threads) as threads:
-        futures = list(threads.map(scheduler.submit, clips, planners))
+        futures = list(threads.map(submit, NUM_ROUNDS * list(clips), NUM_ROUNDS * planners))
     for future in futures:
         future.result()
 
