@@ -28,9 +28,8 @@ from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 
-
 NUM_ROUNDS = 4
-"""How often the scheduler gets all videos in a turn: it fills and empties once, as a busy service never does."""
+"""How often the scheduler gets all videos in a turn: a busy service never fills and empties as a turn does."""
 
 
 class Turn(NamedTuple):
@@ -231,10 +230,14 @@ def _schedule(
     def submit(clip: UInt8Array, planner: Planner) -> Future[Composed]:
         return places.submit(lambda: scheduler.submit(clip, planner))
 
+    def submit_every(first: int) -> list[Future[Composed]]:
+        turns = range(first, NUM_ROUNDS * len(plans), num_threads)
+        return [submit(clips[turn % len(plans)], planners[turn % len(plans)]) for turn in turns]
+
     with ThreadPoolExecutor(num_threads) as threads:
-        futures = list(threads.map(submit, NUM_ROUNDS * list(clips), NUM_ROUNDS * planners))
-    for future in futures:
-        future.result()
+        for futures in threads.map(submit_every, range(num_threads)):
+            for future in futures:
+                future.result()
 
 
 def _timed(work: Callable[[], object]) -> float:
