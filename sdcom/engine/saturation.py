@@ -29,7 +29,7 @@ from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
 
 NUM_ROUNDS = 4
-"""How often the scheduler gets all videos in a turn: a busy service never fills and empties as a turn does."""
+"""How often the scheduler gets all videos in a turn, so that filling up and emptying count for little."""
 
 
 class Turn(NamedTuple):
