@@ -6,9 +6,9 @@ Shapes: N frames of any videos, H W pixels, B videos, T frames of each in feedin
 embedding, K widths, F fused features, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,12 +66,25 @@ class Gathered:
     size: int
 
 
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
+
+Begun = Callable[[], Answer]
+"""A batch that has begun: waits for its end, on any thread, and returns what came of it. Call it once."""
+
+
+def to_the_end(begin: Callable[P, Begun[Answer]], *args: P.args, **options: P.kwargs) -> Answer:
+    """Begin a batch, wait for its end, and return what came of it."""
+    return begin(*args, **options)()
+
+
 class Room(Protocol):
     """Videos where a backend computes: their frames, and what its parts make of each.
 
     Batches of any videos' frames are computed from here, and what comes of them is kept here for the next
-    part: only decisions and answers leave. One call at a time but for `hold`. A batch that is run again
-    replaces what it left behind.
+    part: only decisions and answers leave. One batch is begun at a time, and may be before another has
+    ended; each finds what those begun before it leave behind. A batch that is run again replaces what it
+    left. A video's row must be referred to until its batches have ended.
     """
 
     def hold(self, frames_THWC: UInt8Array) -> Held:
@@ -84,17 +97,17 @@ class Room(Protocol):
             OverloadedError: no other video left for long.
         """
 
-    def look(self, picked: Picked) -> None:
+    def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos."""
 
-    def decide(self, gathered: Gathered) -> Float32Array:
-        """Run the gate over videos that were looked at; return width logits [B, T, K] of each row."""
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Run the gate over videos that were looked at; the end returns width logits [B, T, K] of each."""
 
-    def fill(self, picked: Picked, width: float) -> None:
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
         """Fill frames of several videos at one width above 0. Frames that never are have width 0."""
 
-    def conclude(self, gathered: Gathered) -> Float32Array:
-        """Fuse and classify videos that are filled; return logits [B, T, L] after each frame of each row."""
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Fuse and classify videos that are filled; the end returns logits [B, T, L] of each."""
 
 
 class StreamFiller(Protocol):

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.engine.backend import Backend, Gathered, Picked
+from sdcom.engine.backend import Backend, Gathered, Picked, to_the_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ def time_parts(backend: Backend, *, num_repeats: int, num_videos: int = 1) -> li
         if config.temporal_shift:
             backend.fill(frames_NHWC, width, before_N)
         else:
-            room.fill(picked, width)
+            to_the_end(room.fill, picked, width)
 
     parts: list[tuple[str, int, Callable[[], object]]] = [
-        ("static", macs.static, partial(room.look, picked)),
-        ("gate", macs.gate, partial(room.decide, gathered)),
-        ("fusion", macs.fusion, partial(room.conclude, gathered)),
+        ("static", macs.static, partial(to_the_end, room.look, picked)),
+        ("gate", macs.gate, partial(to_the_end, room.decide, gathered)),
+        ("fusion", macs.fusion, partial(to_the_end, room.conclude, gathered)),
         *(
             (f"dynamic at {width:g}", macs.dynamic[width], partial(fill_at, width))
             for width in config.widths[1:]

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.backend import (
+    Begun,
     Float32Array,
     FrameByFrame,
     Int64Array,
@@ -36,10 +37,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BatchCall(Protocol):
-    """Runs a module on a batch of some size."""
+    """Begins a module on a batch of some size."""
 
-    def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
-        """Return the module's outputs of the arrays' rows, computed with rows added up to `num_rows`."""
+    def __call__(
+        self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]
+    ) -> Begun[tuple[Float32Array, ...]]:
+        """Have the module's outputs of the arrays' rows computed, with rows of zeros up to `num_rows`."""
 
 
 class DenseBackend:
@@ -78,11 +81,11 @@ class DenseBackend:
         self._decide = self._placed(Decide(networks))
         self._fuse = self._placed(Fuse(networks, dtype))
         self._heads = _Heads(self._fuse, networks.fusion, device)
-        self._batch: BatchCall = self._padded
+        self._begin_batch: BatchCall = self._padded
         self._bring: Callable[[UInt8Array, Tensor], object] = _copy
         if device == "cuda":
             self._bring = Uploads()
-            self._batch = CudaGraphs(
+            self._begin_batch = CudaGraphs(
                 compiled_rows=BUCKETS[-1] if compiled else None, choose_algorithms=precision != "fp32"
             )
         name = "-".join(("torch", device, precision, *(["compiled"] if compiled else [])))
@@ -157,30 +160,38 @@ class DenseBackend:
             decide=self._decide,
             conclude=self._heads.whole,
             device=self._device,
-            run=self._in_batches,
+            begin=self._begin,
             bring=self._bring,
         )
 
     def _in_batches(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:
         """Run a part on any number of rows, in batches of the sizes that there are."""
-        num_rows, most = len(arrays[0]), BUCKETS[-1]
-        pieces = []
-        for start in range(0, num_rows, most):
-            rows = [array[start : start + most] for array in arrays]
-            size = next(bucket for bucket in BUCKETS if bucket >= len(rows[0]))
-            pieces.append(self._batch(part, size, rows))
-        if len(pieces) == 1:
-            return pieces[0]
-        return tuple(np.concatenate(outputs) for outputs in zip(*pieces, strict=True))
+        return self._begin(part, *arrays)()
 
-    def _padded(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
+    def _begin(self, part: nn.Module, *arrays: Rows) -> Begun[tuple[Float32Array, ...]]:
+        """Begin the same; arrays that are pinned must stay as they are until its end."""
+        batches = []
+        for start in range(0, len(arrays[0]), BUCKETS[-1]):
+            rows = [array[start : start + BUCKETS[-1]] for array in arrays]
+            size = next(bucket for bucket in BUCKETS if bucket >= len(rows[0]))
+            batches.append(self._begin_batch(part, size, rows))
+        if len(batches) == 1:
+            return batches[0]
+        return lambda: tuple(
+            np.concatenate(outputs) for outputs in zip(*(end() for end in batches), strict=True)
+        )
+
+    def _padded(
+        self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]
+    ) -> Begun[tuple[Float32Array, ...]]:
         """Run a part as it is, on rows of zeros beside those given."""
         num_used = len(arrays[0])
         padded = [
             functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, num_rows - num_used))
             for rows in map(as_tensor, arrays)
         ]
-        return tuple(output[:num_used] for output in self._directly(part, *padded))
+        outputs = tuple(output[:num_used] for output in self._directly(part, *padded))
+        return lambda: outputs
 
     @torch.inference_mode()
     def _directly(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from queue import Empty, SimpleQueue
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Float32Array, Gathered, Held, Int64Array, Picked, UInt8Array
+from sdcom.engine.backend import Begun, Float32Array, Gathered, Held, Picked, UInt8Array
 from sdcom.engine.dense import Backboned, Conclude, Decide, Fill, Look
 from sdcom.errors import OverloadedError
 
@@ -127,7 +126,7 @@ class DenseRoom:
         decide: the gate.
         conclude: the fusion head on videos of so many frames.
         device: of all of them.
-        run: runs a module on the numbers of places, or of rows; adds zeros to fill a batch.
+        begin: begins a module on the numbers of places, or of rows; adds zeros to fill a batch.
         bring: copies frames to the device, from any thread; returns when they are there.
     """
 
@@ -141,7 +140,7 @@ class DenseRoom:
         decide: Decide,
         conclude: Callable[[int], Conclude],
         device: str,
-        run: Callable[[nn.Module, Int64Array], tuple[Float32Array, ...]],
+        begin: Callable[[nn.Module, Tensor], Begun[tuple[Float32Array, ...]]],
         bring: Callable[[UInt8Array, Tensor], object],
     ) -> None:
         self._store = store = Store(config, 1 + num_videos).to(device)
@@ -149,7 +148,8 @@ class DenseRoom:
         self._fill_in = {width: _FillIn(store, part) for width, part in fill.items()}
         self._decide_on = cache(lambda count: _DecideOn(store, decide, count, config.gate_hidden))
         self._conclude_on = cache(lambda count: _ConcludeOn(store, conclude(count), count))
-        self._run, self._bring = run, bring
+        self._begin, self._bring = begin, bring
+        self._is_pinned = device == "cuda"
         self._free: SimpleQueue[int] = SimpleQueue()
         for number in range(1, 1 + num_videos):
             self._free.put(number)
@@ -167,39 +167,44 @@ class DenseRoom:
         self._bring(frames_THWC, store.frames_RHWC[places])
         return row
 
-    def look(self, picked: Picked) -> None:
+    def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos."""
-        self._run(self._look_at, self._places(picked))
+        return self._store_by(self._look_at, picked)
 
-    def decide(self, gathered: Gathered) -> Float32Array:
-        """Run the gate over videos; return width logits [B, T, K]."""
-        return self._run(self._decide_on(gathered.num_frames), _videos(gathered))[0]
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Run the gate over videos."""
+        return self._answer_by(self._decide_on(gathered.num_frames), gathered)
 
-    def fill(self, picked: Picked, width: float) -> None:
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
         """Fill frames of several videos at one width."""
-        self._run(self._fill_in[width], self._places(picked))
+        return self._store_by(self._fill_in[width], picked)
 
-    def conclude(self, gathered: Gathered) -> Float32Array:
-        """Fuse and classify videos; return logits [B, T, L] after each frame."""
-        return self._run(self._conclude_on(gathered.num_frames), _videos(gathered))[0]
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Fuse and classify videos."""
+        return self._answer_by(self._conclude_on(gathered.num_frames), gathered)
 
-    def _places(self, picked: Picked) -> Int64Array:
+    def _store_by(self, part: nn.Module, picked: Picked) -> Begun[None]:
         length = self._store.num_frames
         places = [_number(held) * length + each for held, positions in picked.shares for each in positions]
-        return _padded(places, picked.size)
+        end = self._begin(part, self._padded(places, picked.size))
 
+        def ended() -> None:
+            end()
 
-def _videos(gathered: Gathered) -> Int64Array:
-    return _padded([_number(held) for held in gathered.videos], gathered.size)
+        return ended
+
+    def _answer_by(self, part: nn.Module, gathered: Gathered) -> Begun[Float32Array]:
+        videos = [_number(held) for held in gathered.videos]
+        end = self._begin(part, self._padded(videos, gathered.size))
+        return lambda: end()[0]
+
+    def _padded(self, numbers: Sequence[int], size: int) -> Tensor:
+        """Return the numbers, and nobody's for the rest, where a batch may read them when its turn comes."""
+        padded_N = torch.zeros(size, dtype=torch.int64, pin_memory=self._is_pinned)
+        padded_N.numpy()[: len(numbers)] = numbers
+        return padded_N
 
 
 def _number(held: Held) -> int:
     assert isinstance(held, _Row), "held in another room"
     return held.number
-
-
-def _padded(numbers: Sequence[int], size: int) -> Int64Array:
-    """Return the numbers, and nobody's for the rest."""
-    padded = np.zeros(size, dtype=np.int64)
-    padded[: len(numbers)] = numbers
-    return padded

@@ -5,28 +5,26 @@ Shapes: B videos, T frames of each in feeding order, K widths, L labels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
 from sdcom.budget import WidthPlan
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Float32Array, Gathered, Held, Picked, Room
+from sdcom.engine.backend import Answer, Begun, Float32Array, Gathered, Held, Picked, Room
 from sdcom.engine.composed import Composed
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.queues import Batch
 
-Answer = TypeVar("Answer")
-
 _NOTHING: Float32Array = np.empty((0, 0), dtype=np.float32)
 
 
 class Timed(Protocol):
-    """Calls the backend, wherever that has to happen."""
+    """Begins a batch, wherever that has to happen, and waits for its end."""
 
-    def __call__(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
-        """Return what `work` returns, and the seconds that it took."""
+    def __call__(self, begin: Callable[[], Begun[Answer]]) -> tuple[Answer, float]:
+        """Return what came of it, and the seconds that the backend took."""
         ...
 
 
@@ -82,11 +80,11 @@ class VideoWork:
 
 
 class Execution:
-    """Runs batches in a room, one at a time.
+    """Runs batches in a room.
 
     Args:
         room: where the videos are.
-        timed: calls it.
+        timed: begins them.
     """
 
     def __init__(self, room: Room, timed: Timed) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Gathered, Held, Picked, Room
+from sdcom.engine.backend import Gathered, Held, Picked, Room, to_the_end
 from sdcom.engine.costs import BatchCost, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.memory import ran_out_of_memory
@@ -105,12 +105,12 @@ def _runs_of(room: Room, config: ModelConfig, lane: Lane) -> Callable[[int], Cal
     def call(size: int) -> Callable[[], object]:
         match lane.stage:
             case Stage.LOOK:
-                return partial(room.look, picked(size))
+                return partial(to_the_end, room.look, picked(size))
             case Stage.DECIDE:
-                return partial(room.decide, gathered(size))
+                return partial(to_the_end, room.decide, gathered(size))
             case Stage.FILL:
-                return partial(room.fill, picked(size), lane.width)
+                return partial(to_the_end, room.fill, picked(size), lane.width)
             case Stage.FUSE:
-                return partial(room.conclude, gathered(size))
+                return partial(to_the_end, room.conclude, gathered(size))
 
     return call

@@ -11,6 +11,7 @@ from collections import Counter
 
 from sdcom.engine.backend import (
     Backend,
+    Begun,
     Float32Array,
     Gathered,
     Held,
@@ -147,18 +148,18 @@ class _MeteredRoom:
     def hold(self, frames_THWC: UInt8Array) -> Held:
         return self._room.hold(frames_THWC)
 
-    def look(self, picked: Picked) -> None:
+    def look(self, picked: Picked) -> Begun[None]:
         self._metered.count_look(picked.size)
-        self._room.look(picked)
+        return self._room.look(picked)
 
-    def decide(self, gathered: Gathered) -> Float32Array:
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
         self._metered.count_decide(gathered.size, gathered.num_frames)
         return self._room.decide(gathered)
 
-    def fill(self, picked: Picked, width: float) -> None:
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
         self._metered.count_fill(picked.size, width)
-        self._room.fill(picked, width)
+        return self._room.fill(picked, width)
 
-    def conclude(self, gathered: Gathered) -> Float32Array:
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
         self._metered.count_conclude(gathered.size, gathered.num_frames)
         return self._room.conclude(gathered)

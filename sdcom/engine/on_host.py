@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Float32Array, Gathered, Held, Parts, Picked, UInt8Array
+from sdcom.engine.backend import Begun, Float32Array, Gathered, Held, Parts, Picked, UInt8Array
 
 
 class OnHost(ABC):
@@ -43,7 +43,7 @@ class _Video:
 
 
 class HostRoom:
-    """Room for any number of videos, in the processor's memory.
+    """Room for any number of videos, in the processor's memory. A batch has ended when it has begun.
 
     Args:
         parts: what computes.
@@ -64,7 +64,7 @@ class HostRoom:
         rows = (np.zeros((len(frames_THWC), size), dtype=np.float32) for size in self._sizes)
         return _Video(frames_THWC, *rows)
 
-    def look(self, picked: Picked) -> None:
+    def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos.
 
         Raises:
@@ -73,24 +73,27 @@ class HostRoom:
         looked = self._parts.look(self._frames(picked))
         _hand_back(looked.features_ND, picked, [video.features_TD for video in _videos(picked)])
         _hand_back(looked.embeddings_NE, picked, [video.embeddings_TE for video in _videos(picked)])
+        return _no_more
 
-    def decide(self, gathered: Gathered) -> Float32Array:
-        """Run the gate over videos; return width logits [B, T, K]."""
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Run the gate over videos."""
         embeddings_BTE = _stacked([_video(held).embeddings_TE for held in gathered.videos], gathered.size)
-        logits_BTK, _ = self._parts.decide(embeddings_BTE)
-        return _checked(logits_BTK, gathered.size)
+        logits_BTK = _checked(self._parts.decide(embeddings_BTE)[0], gathered.size)
+        return lambda: logits_BTK
 
-    def fill(self, picked: Picked, width: float) -> None:
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
         """Fill frames of several videos at one width."""
         filled_ND = self._parts.fill(self._frames(picked), width)
         _hand_back(filled_ND, picked, [video.supplements_TD for video in _videos(picked)])
+        return _no_more
 
-    def conclude(self, gathered: Gathered) -> Float32Array:
-        """Fuse and classify videos; return logits [B, T, L] after each frame."""
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Fuse and classify videos."""
         videos = [_video(held) for held in gathered.videos]
         features_BTD = _stacked([video.features_TD for video in videos], gathered.size)
         supplements_BTD = _stacked([video.supplements_TD for video in videos], gathered.size)
-        return _checked(self._parts.conclude(features_BTD, supplements_BTD), gathered.size)
+        logits_BTL = _checked(self._parts.conclude(features_BTD, supplements_BTD), gathered.size)
+        return lambda: logits_BTL
 
     def _frames(self, picked: Picked) -> UInt8Array:
         """Return a batch's frames [size, H, W, C]: a view where it is a run of one video's frames.
@@ -112,6 +115,10 @@ class HostRoom:
             start = end
         self._staging_NHWC[start:size] = 0
         return self._staging_NHWC[:size]
+
+
+def _no_more() -> None:
+    """Nothing is left to wait for."""
 
 
 def _video(held: Held) -> _Video:

@@ -18,7 +18,7 @@ from sdcom.budget import WidthPlan
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Gathered, Held, Picked, Room, UInt8Array
+from sdcom.engine.backend import Answer, Begun, Float32Array, Gathered, Held, Picked, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
@@ -117,8 +117,8 @@ def _shades(config: ModelConfig, num_videos: int) -> UInt8Array:
 
 def drive_full_width(room: Room, config: ModelConfig, limits: Limits, videos: Sequence[Held]) -> None:
     """Run the dynamic network at full width on every frame of videos, in full batches."""
-    for rows in _ranges(len(videos) * config.clip.num_frames, limits.max_batch_frames):
-        room.fill(_picked(videos, config, rows), 1.0)
+    every = _ranges(len(videos) * config.clip.num_frames, limits.max_batch_frames)
+    _ended([room.fill(_picked(videos, config, rows), 1.0) for rows in every])
 
 
 def drive(
@@ -138,17 +138,19 @@ def drive(
         Gathered(videos[rows.start : rows.stop], num_frames, len(rows))
         for rows in _ranges(len(videos), limits.max_batch_videos)
     ]
-    for rows in _ranges(len(videos) * num_frames, most):
-        room.look(_picked(videos, config, rows))
-    for batch in gathered:
-        room.decide(batch)
+    _ended([room.look(_picked(videos, config, rows)) for rows in _ranges(len(videos) * num_frames, most)])
+    _ended([room.decide(batch) for batch in gathered])
     choices_N = np.concatenate([plan.choices for plan in plans])
     for choice in sorted({int(choice) for choice in choices_N} - {config.widths.index(0.0)}):
-        of_width = np.flatnonzero(choices_N == choice)
-        for start in range(0, len(of_width), most):
-            picked = _picked(videos, config, of_width[start : start + most].tolist())
-            room.fill(picked, config.widths[choice])
-    return np.concatenate([room.conclude(batch) for batch in gathered])
+        of_width = np.flatnonzero(choices_N == choice).tolist()
+        batches = [of_width[start : start + most] for start in range(0, len(of_width), most)]
+        _ended([room.fill(_picked(videos, config, rows), config.widths[choice]) for rows in batches])
+    return np.concatenate(_ended([room.conclude(batch) for batch in gathered]))
+
+
+def _ended(batches: Sequence[Begun[Answer]]) -> list[Answer]:
+    """Wait for batches that have begun, one after the other; return what came of them."""
+    return [end() for end in batches]
 
 
 def _picked(videos: Sequence[Held], config: ModelConfig, rows: Sequence[int]) -> Picked:

@@ -9,6 +9,7 @@ culprit fails; one that does not fit into memory is run again at half its size, 
 cancelled future's video, or one whose deadline passed, is not computed any further.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,10 +21,10 @@ import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Held, Room, UInt8Array
+from sdcom.engine.backend import Answer, Begun, Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
-from sdcom.engine.execution import Answer, Execution, VideoWork
+from sdcom.engine.execution import Execution, VideoWork
 from sdcom.engine.flight import Entry, Flight
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
@@ -43,8 +44,8 @@ class Scheduler:
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
         num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
-            2, one is entered into the books, and the next one chosen, while the backend computes another: for
-            a device that would wait for Python.
+            more, the next ones are chosen and begun, and the last one entered into the books, while the
+            backend computes: for a device that would wait for Python.
         initializer: called first on the thread that calls the backend.
         on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 
@@ -81,6 +82,7 @@ class Scheduler:
         self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything in flight
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
+        self._last_ended_s = -math.inf
         self._closed = False
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._ready = self._device.submit(initializer or (lambda: None))
@@ -196,15 +198,18 @@ class Scheduler:
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
             raise
 
-    def _timed(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
-        """Run work on the thread that calls the backend."""
+    def _timed(self, begin: Callable[[], Begun[Answer]]) -> tuple[Answer, float]:
+        """Begin a batch on the thread that calls the backend; wait for its end on this one.
 
-        def timed() -> tuple[Answer, float]:
-            started_s = self._clock()
-            answer = work()
-            return answer, self._clock() - started_s
-
-        return self._device.submit(timed).result()
+        It takes the backend from when it has begun, or the batch before has ended, if that is later.
+        """
+        begun_s, end = self._device.submit(lambda: (self._clock(), begin())).result()
+        answer = end()
+        with self._changed:
+            ended_s = self._clock()
+            seconds = ended_s - max(begun_s, self._last_ended_s)
+            self._last_ended_s = ended_s
+        return answer, seconds
 
     def _next(self) -> tuple[Batch, list[Entry]] | None:
         """Wait for work; return the next batch and the videos of its shares, or None at the end."""

@@ -12,7 +12,7 @@ from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
 from sdcom.engine import dense_room
-from sdcom.engine.backend import Float32Array, Gathered, Int64Array, Looked, Picked, UInt8Array
+from sdcom.engine.backend import Float32Array, Gathered, Int64Array, Looked, Picked, UInt8Array, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.cuda_graphs import exact_float32
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
@@ -105,11 +105,11 @@ def test_a_batch_of_several_videos_frames_is_computed_where_they_are_held(
     answers = []
     for room in (ours, theirs):
         one, two, three = (room.hold(clip) for clip in clips)
-        room.look(Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
-        room.fill(Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
-        room.fill(Picked([(one, (3,))], 1), 1.0)
+        to_the_end(room.look, Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
+        to_the_end(room.fill, Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
+        to_the_end(room.fill, Picked([(one, (3,))], 1), 1.0)
         whole = Gathered([three, one], 4, 2)
-        answers.append((room.decide(whole), room.conclude(whole)))
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
         del one, two, three
     for our_logits, their_logits in zip(*answers, strict=True):
         assert_close(our_logits, their_logits)
@@ -122,12 +122,12 @@ def test_a_video_of_fewer_frames_is_answered_in_a_row_that_a_longer_one_left(
     room, answers = dense.open_room(1), []
     for clip in (patterned_frames(4, 0), patterned_frames(num_frames, 1)):
         video, positions = room.hold(clip), range(len(clip))
-        room.look(Picked([(video, positions)], len(clip)))
-        room.fill(Picked([(video, positions[:1])], 1), 1.0)
+        to_the_end(room.look, Picked([(video, positions)], len(clip)))
+        to_the_end(room.fill, Picked([(video, positions[:1])], 1), 1.0)
         whole = Gathered([video], len(clip), 1)
-        answers.append((room.decide(whole), room.conclude(whole)))
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
         if len(clip) == 4:
-            room.fill(Picked([(video, positions)], 4), 0.25)  # which the next video must not find
+            to_the_end(room.fill, Picked([(video, positions)], 4), 0.25)  # which the next video must not find
         del video, whole
     clip, backend = patterned_frames(num_frames, 1), TorchBackend(tiny_model)
     expected = backend.look(clip)

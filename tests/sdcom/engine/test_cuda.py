@@ -12,7 +12,7 @@ import torch
 import sdcom
 from sdcom.budget import choose_widths
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Gathered, Picked
+from sdcom.engine.backend import Gathered, Picked, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.loading import load_backend
@@ -121,10 +121,10 @@ def test_a_batch_of_several_videos_frames_is_computed_on_the_gpu(exact: DenseBac
     for room in (exact.open_room(3), HostRoom(TorchBackend(model), model.info.config)):
         with ThreadPoolExecutor(3) as threads:
             one, _, three = threads.map(room.hold, clips)
-        room.look(Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
-        room.fill(Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
+        to_the_end(room.look, Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
+        to_the_end(room.fill, Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
         whole = Gathered([three, one], 4, 2)
-        answers.append((room.decide(whole), room.conclude(whole)))
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
     for our_logits, their_logits in zip(*answers, strict=True):
         assert_close(our_logits, their_logits)
 
@@ -133,12 +133,12 @@ def test_padding_is_nobodys_and_changes_nothing_that_is_held(exact: DenseBackend
     room = exact.open_room(2)
     videos = [room.hold(patterned_frames(4, seed)) for seed in range(2)]
     for video in videos:
-        room.look(Picked([(video, range(4))], 4))
-    room.fill(Picked([(videos[0], (0, 1, 2, 3)), (videos[1], (0, 1, 2, 3))], 8), 1.0)
-    before = room.conclude(Gathered(videos, 4, 2))
+        to_the_end(room.look, Picked([(video, range(4))], 4))
+    to_the_end(room.fill, Picked([(videos[0], (0, 1, 2, 3)), (videos[1], (0, 1, 2, 3))], 8), 1.0)
+    before = to_the_end(room.conclude, Gathered(videos, 4, 2))
     for position in range(3):  # five rows of eight are padding, where the call before had frames
-        room.fill(Picked([(videos[1], (position,))], 8), 0.25)
-    after = room.conclude(Gathered(videos, 4, 2))
+        to_the_end(room.fill, Picked([(videos[1], (position,))], 8), 0.25)
+    after = to_the_end(room.conclude, Gathered(videos, 4, 2))
     np.testing.assert_array_equal(after[0], before[0])
     assert not np.array_equal(after[1], before[1])
 
@@ -215,9 +215,9 @@ def test_compiled_kernels_give_what_others_give(tiny_model: Model) -> None:
     for room in (compiled.open_room(num_videos), HostRoom(TorchBackend(tiny_model), TINY_CONFIG)):
         videos = [room.hold(patterned_frames(4, seed)) for seed in range(num_videos)]
         every = Picked([(video, range(4)) for video in videos], BUCKETS[-1])
-        room.look(every)
-        room.fill(every, 0.25)
-        answers.append(room.conclude(Gathered(videos, 4, num_videos)))
+        to_the_end(room.look, every)
+        to_the_end(room.fill, every, 0.25)
+        answers.append(to_the_end(room.conclude, Gathered(videos, 4, num_videos)))
     ours, theirs = answers
     assert_close(ours, theirs)
     assert compiled.provider.name == "torch-cuda-fp32-compiled"
