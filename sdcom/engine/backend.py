@@ -6,9 +6,9 @@ Shapes: N frames of any videos, H W pixels, B videos, T frames of each in feedin
 embedding, K widths, F fused features, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class Looked:
 
 
 Held = object
-"""A video's frames where a backend computes from them: its own business."""
+"""A video in a room: its frames, and what the parts made of them. The room's own business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,71 @@ class Picked:
     """Frames of several videos, for one batch.
 
     Attributes:
-        shares: of each video, what `Parts.hold` returned, and the positions of frames in it.
+        shares: of each video, what `Room.hold` returned, and the positions of frames in it.
         size: rows to compute, at least as many as there are frames; those beyond are padding.
     """
 
     shares: Sequence[tuple[Held, Sequence[int]]]
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Whole videos of one length, for one batch.
+
+    Attributes:
+        videos: what `Room.hold` returned for each.
+        num_frames: that each has.
+        size: rows to compute, at least as many as there are videos; those beyond are padding.
+    """
+
+    videos: Sequence[Held]
+    num_frames: int
+    size: int
+
+
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
+
+Begun = Callable[[], Answer]
+"""A batch that has begun: waits for its end, on any thread, and returns what came of it. Call it once."""
+
+
+def to_the_end(begin: Callable[P, Begun[Answer]], *args: P.args, **options: P.kwargs) -> Answer:
+    """Begin a batch, wait for its end, and return what came of it."""
+    return begin(*args, **options)()
+
+
+class Room(Protocol):
+    """Videos where a backend computes: their frames, and what its parts make of each.
+
+    Batches of any videos' frames are computed from here, and what comes of them is kept here for the next
+    part: only decisions and answers leave. One batch is begun at a time, and may be before another has
+    ended; each finds what those begun before it leave behind. A batch that is run again replaces what it
+    left. A video's row must be referred to until its batches have ended.
+    """
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        """Take a video in: its RGB crops in feeding order, at most T; they are not changed meanwhile.
+
+        For any thread, also while another call runs. The video leaves when nothing refers to what is
+        returned any more.
+
+        Raises:
+            OverloadedError: no other video left for long.
+        """
+
+    def look(self, picked: Picked) -> Begun[None]:
+        """Look at frames of several videos."""
+
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Run the gate over videos that were looked at; the end returns width logits [B, T, K] of each."""
+
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
+        """Fill frames of several videos at one width above 0. Frames that never are have width 0."""
+
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+        """Fuse and classify videos that are filled; the end returns logits [B, T, L] of each."""
 
 
 class StreamFiller(Protocol):
@@ -64,18 +123,6 @@ class Parts(Protocol):
     Arrays given are not kept after the call: they are overwritten. Arrays returned are the caller's to keep.
     `sdcom.engine.on_host.OnHost` gives the functions that follow from the others.
     """
-
-    def hold(self, frames_THWC: UInt8Array) -> Held:
-        """Take a video's frames to where they are computed from; they are not changed meanwhile.
-
-        For any thread: unlike the others, this may be called while another call runs.
-        """
-
-    def look_picked(self, picked: Picked) -> Looked:
-        """Look at frames of several videos; return as many rows as the batch has, padding included."""
-
-    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
-        """Fill frames of several videos at one width; return as many rows as the batch has."""
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
@@ -150,6 +197,9 @@ class Backend(Parts, Protocol):
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""
+
+    def open_room(self, num_videos: int, /) -> Room:
+        """Return room for so many videos at once, of a model without temporal shift."""
 
 
 class FrameByFrame:

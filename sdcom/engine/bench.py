@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.engine.backend import Backend, Float32Array, Picked
+from sdcom.engine.backend import Backend, Gathered, Picked, to_the_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class PartTiming:
 def time_parts(backend: Backend, *, num_repeats: int, num_videos: int = 1) -> list[PartTiming]:
     """Time the static network, gate, fusion head, and the dynamic network at each width, widest last.
 
-    Whole clips of T frames a run, held where the backend computes; the parts take turns, so that a busy
-    moment spoils no single one. What the gate's embedding takes is in the static network's time, as the two
-    run together; its MACs are the gate's.
+    Whole clips of T frames a run, in the room where the backend computes; the parts take turns, so that a
+    busy moment spoils no single one. What the gate's embedding takes is in the static network's time, as the
+    two run together; its MACs are the gate's.
 
     Args:
         backend: of the model; called from this thread.
@@ -43,31 +43,25 @@ def time_parts(backend: Backend, *, num_repeats: int, num_videos: int = 1) -> li
     num_frames = num_videos * length
     rng = np.random.default_rng(0)
     frames_NHWC = rng.integers(256, size=(num_frames, crop, crop, 3), dtype=np.uint8)
+    room = backend.open_room(num_videos)
+    videos = [room.hold(frames_NHWC[start : start + length]) for start in range(0, num_frames, length)]
+    picked = Picked([(video, range(length)) for video in videos], num_frames)
+    gathered = Gathered(videos, length, num_videos)
     rows_N = np.arange(num_frames)
-    before_N = np.where(rows_N % length, rows_N - 1, -1) if config.temporal_shift else None
-    picked = Picked([(backend.hold(frames_NHWC), range(num_frames))], num_frames)
-    looked = backend.look_picked(picked)
+    before_N = np.where(rows_N % length, rows_N - 1, -1)
 
-    def fill_at(width: float) -> Float32Array:
-        if before_N is not None:
-            return backend.fill(frames_NHWC, width, before_N)
-        return backend.fill_picked(picked, width)
+    def fill_at(width: float) -> None:
+        if config.temporal_shift:
+            backend.fill(frames_NHWC, width, before_N)
+        else:
+            to_the_end(room.fill, picked, width)
 
-    supplements_ND = fill_at(1.0)
-    embeddings_BTE, features_BTD, supplements_BTD = (
-        rows.reshape(num_videos, length, -1)
-        for rows in (looked.embeddings_NE, looked.features_ND, supplements_ND)
-    )
     parts: list[tuple[str, int, Callable[[], object]]] = [
-        ("static", macs.static, lambda: backend.look_picked(picked)),
-        ("gate", macs.gate, lambda: backend.decide(embeddings_BTE)),
-        ("fusion", macs.fusion, lambda: backend.conclude(features_BTD, supplements_BTD)),
+        ("static", macs.static, partial(to_the_end, room.look, picked)),
+        ("gate", macs.gate, partial(to_the_end, room.decide, gathered)),
+        ("fusion", macs.fusion, partial(to_the_end, room.conclude, gathered)),
         *(
-            (
-                f"dynamic at {width:g}",
-                macs.dynamic[width],
-                partial(fill_at, width),
-            )
+            (f"dynamic at {width:g}", macs.dynamic[width], partial(fill_at, width))
             for width in config.widths[1:]
         ),
     ]

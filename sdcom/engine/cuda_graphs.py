@@ -1,11 +1,11 @@
 """Calls of torch modules as CUDA graphs: captured once for each module and batch size, then replayed.
 
 A call is one launch for the processor, however many kernels it has. All captures share one pool of memory,
-because one call runs at a time and its results are copied out before the next. numpy arrays go in through
-pinned memory and come out in it, so that copies run at the bus's speed.
+because a GPU takes calls in their order, and each one's results are copied out before the next. Arrays go in
+through pinned memory and come out in it, so that copies run at the bus's speed and nobody waits for them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -15,21 +15,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.backend import Begun, Float32Array, UInt8Array
+from sdcom.engine.dense import Backboned
 
 Rows = npt.NDArray[np.generic] | Tensor
 """Input of a call: an array, or a tensor that is on the GPU already."""
 
 _WARM_UPS = 3  # cuDNN chooses its algorithms in the first, libraries take their scratch memory in the others
-_COPIED_ROWS = 32  # staged while the rows before are on their way to the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """A captured call: its graph, the memory that it reads and writes, and where input is staged."""
+    """A captured call: its graph, and the memory that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
-    staged: tuple[Tensor, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -38,15 +37,13 @@ class CudaGraphs:
     """Captures calls at their first use, and replays them. For one thread at a time.
 
     Args:
-        compiled: modules that torch.compile makes kernels for, at `compiled_rows` alone.
-        compiled_rows: the batch size at which they are compiled.
+        compiled_rows: the batch size at which torch.compile makes kernels for parts with backbones; None is
+            never.
         choose_algorithms: let cuDNN time its algorithms for each layer, at capture.
     """
 
-    def __init__(
-        self, *, compiled: Collection[nn.Module], compiled_rows: int, choose_algorithms: bool
-    ) -> None:
-        self._compiled, self._compiled_rows = compiled, compiled_rows
+    def __init__(self, *, compiled_rows: int | None, choose_algorithms: bool) -> None:
+        self._compiled_rows = compiled_rows
         self._choose_algorithms = choose_algorithms
         self._captures: dict[tuple[object, ...], _Capture] = {}
         self._pool = torch.cuda.graph_pool_handle()
@@ -54,33 +51,43 @@ class CudaGraphs:
         self._arguments: list[_Argument] = []
 
     @torch.inference_mode()
-    def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
-        """Run a module on a batch that is padded with rows of anything.
+    def __call__(
+        self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]
+    ) -> Begun[tuple[Float32Array, ...]]:
+        """Begin a module on a batch that is padded with rows of zeros, without waiting for the GPU.
 
         Args:
             part: returns a tuple of tensors with as many rows as its inputs have.
             num_rows: at which it is captured, at least as many as the arrays have.
-            arrays: its inputs, with the same number of rows.
+            arrays: its inputs, with the same number of rows; pinned ones must stay as they are until the end.
 
         Returns:
-            Its outputs, of the arrays' rows.
+            What waits for its outputs, of the arrays' rows.
         """
         key = (part, num_rows, *(array.shape[1:] for array in arrays))
         if key not in self._captures:
             self._captures[key] = self._capture(part, num_rows, arrays)
         capture = self._captures[key]
-        for array, staged, on_device in zip(arrays, capture.staged, capture.inputs, strict=True):
-            _upload(as_tensor(array), staged, on_device)
+        for array, memory in zip(arrays, capture.inputs, strict=True):
+            _upload(as_tensor(array), memory)
         capture.graph.replay()
         num_used = len(arrays[0])
         outputs = [output[:num_used].to("cpu", non_blocking=True) for output in capture.outputs]
-        torch.cuda.current_stream().synchronize()
-        return tuple(output.numpy() for output in outputs)
+        ended = torch.cuda.Event(blocking=True)  # a thread that waits leaves its processor to others
+        ended.record()
+
+        def end() -> tuple[Float32Array, ...]:
+            ended.synchronize()
+            return tuple(output.numpy() for output in outputs)
+
+        return end
 
     def _capture(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> _Capture:
-        staged, inputs = self._memory(num_rows, arrays)
+        inputs = self._memory(num_rows, arrays)
+        for each in inputs:
+            each.zero_()  # other captures left other types there, and a part may read numbers of rows
         run: Callable[..., tuple[Tensor, ...]] = part
-        if part in self._compiled and num_rows == self._compiled_rows:
+        if isinstance(part, Backboned) and num_rows == self._compiled_rows:
             run = torch.compile(part, dynamic=False, fullgraph=True)
         with exact_float32(choose_algorithms=self._choose_algorithms):
             self._stream.wait_stream(torch.cuda.current_stream())
@@ -93,41 +100,33 @@ class CudaGraphs:
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 outputs = run(*inputs)
-        return _Capture(graph, staged, inputs, outputs)
+        return _Capture(graph, inputs, outputs)
 
-    def _memory(self, num_rows: int, arrays: Sequence[Rows]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return the inputs' memory on either side, shared with the other captures."""
+    def _memory(self, num_rows: int, arrays: Sequence[Rows]) -> tuple[Tensor, ...]:
+        """Return the inputs' memory, shared with the other captures."""
         while len(self._arguments) < len(arrays):
             self._arguments.append(_Argument())
-        pairs = [
+        return tuple(
             argument.memory((num_rows, *array.shape[1:]), as_tensor(array[:0]).dtype)
             for argument, array in zip(self._arguments, arrays, strict=False)
-        ]
-        return tuple(staged for staged, _ in pairs), tuple(on_device for _, on_device in pairs)
+        )
 
 
 class _Argument:
-    """The memory of one argument, pinned and on the GPU, for whatever type and shape a call has.
+    """The GPU's memory of one argument, for whatever type and shape a call has.
 
     Where a larger one is needed, captures made before keep what they were captured with.
     """
 
     def __init__(self) -> None:
-        self._grow(0)
+        self._bytes = torch.zeros(0, dtype=torch.uint8, device="cuda")
 
-    def memory(self, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return pinned memory and the GPU's, of a shape."""
+    def memory(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return memory of a shape."""
         num_bytes = prod(shape) * dtype.itemsize
-        if num_bytes > len(self._pinned):
-            self._grow(max(num_bytes, 2 * len(self._pinned)))
-        pinned, on_device = (
-            each[:num_bytes].view(dtype).view(*shape) for each in (self._pinned, self._on_device)
-        )
-        return pinned, on_device
-
-    def _grow(self, num_bytes: int) -> None:
-        self._pinned = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True)
-        self._on_device = torch.zeros(num_bytes, dtype=torch.uint8, device="cuda")
+        if num_bytes > len(self._bytes):
+            self._bytes = self._bytes.new_zeros(max(num_bytes, 2 * len(self._bytes)))
+        return self._bytes[:num_bytes].view(dtype).view(*shape)
 
 
 class Uploads:
@@ -137,16 +136,15 @@ class Uploads:
         self._stream = torch.cuda.Stream()
 
     @torch.inference_mode()
-    def __call__(self, frames_THWC: UInt8Array) -> Tensor:
-        """Return the frames on the GPU, once they are there."""
+    def __call__(self, frames_THWC: UInt8Array, on_device_THWC: Tensor) -> None:
+        """Copy frames to memory of the GPU; return once they are there."""
         pinned_THWC = torch.empty(frames_THWC.shape, dtype=torch.uint8, pin_memory=True)
         np.copyto(pinned_THWC.numpy(), frames_THWC)
         with torch.cuda.stream(self._stream):
-            on_device_THWC = pinned_THWC.to("cuda", non_blocking=True)
+            on_device_THWC.copy_(pinned_THWC, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
         arrived.synchronize()
-        return on_device_THWC
 
 
 def as_tensor(rows: Rows) -> Tensor:
@@ -154,15 +152,12 @@ def as_tensor(rows: Rows) -> Tensor:
     return rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
 
 
-def _upload(rows: Tensor, staged: Tensor, on_device: Tensor) -> None:
-    """Copy rows to the memory of a capture; what is pinned, or on the GPU, needs no staging."""
-    if rows.is_cuda or rows.is_pinned():
-        on_device[: len(rows)].copy_(rows, non_blocking=True)
-        return
-    for start in range(0, len(rows), _COPIED_ROWS):
-        piece = slice(start, min(start + _COPIED_ROWS, len(rows)))
-        staged[piece].copy_(rows[piece])
-        on_device[piece].copy_(staged[piece], non_blocking=True)
+def _upload(rows: Tensor, memory: Tensor) -> None:
+    """Copy rows to the memory of a capture, zeros after them."""
+    if len(rows) < len(memory):
+        memory[len(rows) :].zero_()
+    reachable = rows if rows.is_cuda or rows.is_pinned() else rows.pin_memory()
+    memory[: len(rows)].copy_(reachable, non_blocking=True)
 
 
 @contextmanager

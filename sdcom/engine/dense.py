@@ -164,7 +164,11 @@ class _Resize(nn.Module):
         return resized_NCRR.permute(0, 2, 3, 1)
 
 
-class Look(nn.Module):
+class Backboned(nn.Module):
+    """A part with a backbone in it: worth kernels of its own (`sdcom.engine.cuda_graphs`)."""
+
+
+class Look(Backboned):
     """The static network and the gate's embedding: uint8 [N, H, W, 3] to [N, D] and [N, E].
 
     Args:
@@ -187,7 +191,7 @@ class Look(nn.Module):
         return self._static.pool(map_NCHW).float(), self._gate.embed(map_NCHW.float())
 
 
-class Fill(nn.Module):
+class Fill(Backboned):
     """The dynamic network at one width: uint8 [N, H, W, 3] to [N, D], zero-padded.
 
     Args:

@@ -10,17 +10,18 @@ from torch.nn import functional
 
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.backend import (
+    Begun,
     Float32Array,
     FrameByFrame,
-    Held,
     Int64Array,
     Looked,
-    Picked,
+    Room,
     StreamFiller,
     UInt8Array,
 )
 from sdcom.engine.cuda_graphs import CudaGraphs, Rows, Uploads, as_tensor, exact_float32
 from sdcom.engine.dense import Classify, Conclude, Decide, Fill, Fuse, Look
+from sdcom.engine.dense_room import DenseRoom
 from sdcom.model import Model
 from sdcom.models.fusion import FusionHead
 from sdcom.recognition import Provider
@@ -36,10 +37,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BatchCall(Protocol):
-    """Runs a module on a batch of some size."""
+    """Begins a module on a batch of some size."""
 
-    def __call__(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
-        """Return the module's outputs of the arrays' rows, computed with rows added up to `num_rows`."""
+    def __call__(
+        self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]
+    ) -> Begun[tuple[Float32Array, ...]]:
+        """Have the module's outputs of the arrays' rows computed, with rows of zeros up to `num_rows`."""
 
 
 class DenseBackend:
@@ -78,14 +81,12 @@ class DenseBackend:
         self._decide = self._placed(Decide(networks))
         self._fuse = self._placed(Fuse(networks, dtype))
         self._heads = _Heads(self._fuse, networks.fusion, device)
-        self._batch: BatchCall = self._padded
-        self._take: Callable[[UInt8Array], Tensor] = torch.from_numpy
+        self._begin_batch: BatchCall = self._padded
+        self._bring: Callable[[UInt8Array, Tensor], object] = _copy
         if device == "cuda":
-            self._take = Uploads()
-            self._batch = CudaGraphs(
-                compiled={self._look, *self._fill.values()} if compiled else set(),
-                compiled_rows=BUCKETS[-1],
-                choose_algorithms=precision != "fp32",
+            self._bring = Uploads()
+            self._begin_batch = CudaGraphs(
+                compiled_rows=BUCKETS[-1] if compiled else None, choose_algorithms=precision != "fp32"
             )
         name = "-".join(("torch", device, precision, *(["compiled"] if compiled else [])))
         model_name = torch.cuda.get_device_name() if device == "cuda" else ""
@@ -109,18 +110,6 @@ class DenseBackend:
     def prepare_thread(self) -> None:
         """Set the number of OpenMP threads, which each calling thread has of its own."""
         torch.set_num_threads(self._num_threads)
-
-    def hold(self, frames_THWC: UInt8Array) -> Held:
-        """Take a video's frames to the GPU, once, whatever runs there."""
-        return self._take(frames_THWC).split(1)
-
-    def look_picked(self, picked: Picked) -> Looked:
-        """Look at frames of several videos, gathered on the device."""
-        return Looked(*self._in_batches(self._look, _gathered(picked)))
-
-    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
-        """Fill frames of several videos at one width, gathered on the device."""
-        return self._in_batches(self._fill[width], _gathered(picked))[0]
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
@@ -161,26 +150,48 @@ class DenseBackend:
         """Return what fills a new stream's frames."""
         return FrameByFrame(self, self._num_features)
 
+    def open_room(self, num_videos: int, /) -> Room:
+        """Return room for so many videos in the device's memory."""
+        return DenseRoom(
+            self._info.config,
+            num_videos,
+            look=self._look,
+            fill=self._fill,
+            decide=self._decide,
+            conclude=self._heads.whole,
+            device=self._device,
+            begin=self._begin,
+            bring=self._bring,
+        )
+
     def _in_batches(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:
         """Run a part on any number of rows, in batches of the sizes that there are."""
-        num_rows, most = len(arrays[0]), BUCKETS[-1]
-        pieces = []
-        for start in range(0, num_rows, most):
-            rows = [array[start : start + most] for array in arrays]
-            size = next(bucket for bucket in BUCKETS if bucket >= len(rows[0]))
-            pieces.append(self._batch(part, size, rows))
-        if len(pieces) == 1:
-            return pieces[0]
-        return tuple(np.concatenate(outputs) for outputs in zip(*pieces, strict=True))
+        return self._begin(part, *arrays)()
 
-    def _padded(self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]) -> tuple[Float32Array, ...]:
+    def _begin(self, part: nn.Module, *arrays: Rows) -> Begun[tuple[Float32Array, ...]]:
+        """Begin the same; arrays that are pinned must stay as they are until its end."""
+        batches = []
+        for start in range(0, len(arrays[0]), BUCKETS[-1]):
+            rows = [array[start : start + BUCKETS[-1]] for array in arrays]
+            size = next(bucket for bucket in BUCKETS if bucket >= len(rows[0]))
+            batches.append(self._begin_batch(part, size, rows))
+        if len(batches) == 1:
+            return batches[0]
+        return lambda: tuple(
+            np.concatenate(outputs) for outputs in zip(*(end() for end in batches), strict=True)
+        )
+
+    def _padded(
+        self, part: nn.Module, num_rows: int, arrays: Sequence[Rows]
+    ) -> Begun[tuple[Float32Array, ...]]:
         """Run a part as it is, on rows of zeros beside those given."""
         num_used = len(arrays[0])
         padded = [
             functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, num_rows - num_used))
             for rows in map(as_tensor, arrays)
         ]
-        return tuple(output[:num_used] for output in self._directly(part, *padded))
+        outputs = tuple(output[:num_used] for output in self._directly(part, *padded))
+        return lambda: outputs
 
     @torch.inference_mode()
     def _directly(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:
@@ -191,18 +202,6 @@ class DenseBackend:
 
     def _placed(self, part: AnyPart) -> AnyPart:
         return part.to(self._device).eval().requires_grad_(requires_grad=False)
-
-
-@torch.inference_mode()
-def _gathered(picked: Picked) -> Tensor:
-    """Return frames of several videos as one array on their device, the first of them again as padding."""
-    frames = [_frames(held)[position] for held, positions in picked.shares for position in positions]
-    return torch.cat(frames + frames[:1] * (picked.size - len(frames)))
-
-
-def _frames(held: Held) -> tuple[Tensor, ...]:
-    assert isinstance(held, tuple), "held by another backend"
-    return held
 
 
 class _Heads:
@@ -225,3 +224,7 @@ class _Heads:
         if num_frames not in self._whole:
             self._whole[num_frames] = Conclude(self._fuse, self.classifiers(0, num_frames)).eval()
         return self._whole[num_frames]
+
+
+def _copy(frames_THWC: UInt8Array, placed_THWC: Tensor) -> None:
+    np.copyto(placed_THWC.numpy(), frames_THWC)

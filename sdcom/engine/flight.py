@@ -1,32 +1,22 @@
-"""The books of the videos in flight: the policy's tickets, each video's arrays, ledger and future.
+"""The books of the videos in flight: the policy's tickets, each video's work and future.
 
 One caller at a time; the scheduler holds its lock around every call. Whoever takes a video out of here, and
 nobody else, ends its future, after the lock is free: futures call back.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
 from sdcom.engine.composed import Composed, Planner
-from sdcom.engine.costs import Lane, Stage
+from sdcom.engine.costs import Stage
 from sdcom.engine.execution import VideoWork
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.work import PART_TIMED, lane_macs
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is in flight now: frames and videos admitted, what waits by lane, and its device time."""
-
-    num_frames: int
-    num_videos: int
-    num_waiting: dict[Lane, int]
-    backlog_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +51,6 @@ class Flight:
         self._macs = macs
         self._entries: dict[int, Entry] = {}
 
-    def load(self) -> Load:
-        """Return what is in flight now."""
-        policy = self.policy
-        return Load(
-            policy.num_frames_in_flight,
-            policy.num_videos_in_flight,
-            policy.num_waiting(),
-            policy.backlog_s(),
-        )
-
     def admit(self, entry: Entry, now_s: float, deadline: float | None) -> int:
         """Enter a video; return its ticket.
 
@@ -78,7 +58,7 @@ class Flight:
             OverloadedError: there is no room now.
         """
         deadline_s = math.inf if deadline is None else deadline
-        ticket = self.policy.admit(len(entry.work.frames_THWC), now_s, deadline_s)
+        ticket = self.policy.admit(entry.work.num_frames, now_s, deadline_s)
         self._entries[ticket] = entry
         entry.work.came_s = now_s
         return ticket
@@ -110,24 +90,6 @@ class Flight:
             if entry.work.begun_s is None:
                 entry.work.begun_s = now_s
         return batch, entries
-
-    def not_brought(self, batch: Batch, errors: Mapping[int, Exception]) -> list[tuple[Entry, Exception]]:
-        """Put a batch back that did not run, without the videos whose frames could not be brought.
-
-        Args:
-            batch: of any size: what failed was one video, not the batch.
-            errors: of those videos, by the positions of their shares.
-
-        Returns:
-            Those that were still here, taken out, with their errors.
-        """
-        left = [
-            (entry, error)
-            for position, error in errors.items()
-            for entry in self.abandon([batch.shares[position].ticket])
-        ]
-        self.policy.put_back(batch, apart=False)
-        return left
 
     def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""

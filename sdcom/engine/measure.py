@@ -7,16 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Parts, Picked, UInt8Array
+from sdcom.engine.backend import Gathered, Held, Picked, Room, to_the_end
 from sdcom.engine.costs import BatchCost, CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.memory import ran_out_of_memory
 
 
 def measure_costs(
-    backend: Parts,
+    room: Room,
     config: ModelConfig,
     limits: Limits,
     *,
@@ -29,7 +28,8 @@ def measure_costs(
     memory is halved until it does.
 
     Args:
-        backend: of the model; call from the thread that will call it later.
+        room: where the backend computes, for as many videos as are in flight at most; called from the thread
+            that will call it later.
         config: of the model.
         limits: the scheduler's: largest batches and buckets.
         num_repeats: runs of each size after one that warms up; the median counts.
@@ -40,7 +40,7 @@ def measure_costs(
     lanes += [Lane(Stage.FILL, width) for width in config.widths if width > 0]
     costs = {}
     for lane in lanes:
-        runs_of = _runs_of(backend, config, lane)
+        runs_of = _runs_of(room, config, lane)
         time_batch = partial(_time_batch, runs_of, num_repeats, clock)
         small = sizes.padded(lane, 1)
         large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
@@ -84,29 +84,33 @@ def _time_batch(
     return statistics.median(runs_s)
 
 
-def _runs_of(backend: Parts, config: ModelConfig, lane: Lane) -> Callable[[int], Callable[[], object]]:
+def _runs_of(room: Room, config: ModelConfig, lane: Lane) -> Callable[[int], Callable[[], object]]:
     """Return a function of a batch size that returns the call of such a batch, of black frames."""
-    crop, num_frames = config.clip.crop, lane.num_frames
+    crop, length = config.clip.crop, config.clip.num_frames
 
-    def frames(size: int) -> UInt8Array:
-        return np.zeros((size, crop, crop, 3), dtype=np.uint8)
+    def held(num_videos: int) -> list[Held]:
+        black_THWC = np.zeros((length, crop, crop, 3), dtype=np.uint8)
+        return [room.hold(black_THWC) for _ in range(num_videos)]
 
     def picked(size: int) -> Picked:
-        return Picked([(backend.hold(frames(size)), range(size))], size)
+        positions = [range(start, min(start + length, size)) for start in range(0, size, length)]
+        shares = [
+            (video, range(len(each))) for video, each in zip(held(len(positions)), positions, strict=True)
+        ]
+        return Picked(shares, size)
 
-    def look(size: int) -> Callable[[], object]:
-        return partial(backend.look_picked, picked(size))
+    def gathered(size: int) -> Gathered:
+        return Gathered(held(size), length, size)
 
-    def decide(size: int) -> Callable[[], object]:
-        embedding_E = backend.look(frames(1)).embeddings_NE[0]
-        return partial(backend.decide, np.tile(embedding_E, (size, num_frames, 1)))
+    def call(size: int) -> Callable[[], object]:
+        match lane.stage:
+            case Stage.LOOK:
+                return partial(to_the_end, room.look, picked(size))
+            case Stage.DECIDE:
+                return partial(to_the_end, room.decide, gathered(size))
+            case Stage.FILL:
+                return partial(to_the_end, room.fill, picked(size), lane.width)
+            case Stage.FUSE:
+                return partial(to_the_end, room.conclude, gathered(size))
 
-    def fill(size: int) -> Callable[[], object]:
-        return partial(backend.fill_picked, picked(size), lane.width)
-
-    def fuse(size: int) -> Callable[[], object]:
-        features_BTD = np.tile(backend.look(frames(1)).features_ND[0], (size, num_frames, 1))
-        shape = (size, num_frames, feature_channels(config.dynamic))
-        return partial(backend.conclude, features_BTD, np.zeros(shape, dtype=np.float32))
-
-    return {Stage.LOOK: look, Stage.DECIDE: decide, Stage.FILL: fill, Stage.FUSE: fuse}[lane.stage]
+    return call

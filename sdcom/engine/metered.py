@@ -11,11 +11,14 @@ from collections import Counter
 
 from sdcom.engine.backend import (
     Backend,
+    Begun,
     Float32Array,
+    Gathered,
     Held,
     Int64Array,
     Looked,
     Picked,
+    Room,
     StreamFiller,
     UInt8Array,
 )
@@ -46,31 +49,31 @@ class Metered:
         with self._lock:
             return Counter(self._executed)
 
+    def count_look(self, num_frames: int) -> None:
+        """Count frames that the static network and the gate's embedding see."""
+        num_computed = self._num_computed(num_frames)
+        self._add(Part.STATIC, num_computed * self._macs.static)
+        self._add(Part.GATE, num_computed * (self._macs.gate - self._macs.gate_step))
+
+    def count_decide(self, num_videos: int, num_frames: int) -> None:
+        """Count videos, of so many frames each, that the gate decides."""
+        self._add(Part.GATE, self._num_computed(num_videos) * num_frames * self._macs.gate_step)
+
     def count_fill(self, num_frames: int, width: float) -> None:
         """Count frames that run through the dynamic network at a width."""
         self._add(Part.DYNAMIC, self._num_computed(num_frames) * self._macs.dynamic[width])
+
+    def count_conclude(self, num_videos: int, num_frames: int) -> None:
+        """Count videos, of so many frames each, that are fused and classified."""
+        self._add(Part.FUSION, self._num_computed(num_videos) * num_frames * self._macs.fusion)
 
     def prepare_thread(self) -> None:
         """Make the calling thread fit for calls."""
         self._backend.prepare_thread()
 
-    def hold(self, frames_THWC: UInt8Array) -> Held:
-        """Take a video's frames to where they are computed from."""
-        return self._backend.hold(frames_THWC)
-
-    def look_picked(self, picked: Picked) -> Looked:
-        """Look at frames of several videos."""
-        self._count_look(picked.size)
-        return self._backend.look_picked(picked)
-
-    def fill_picked(self, picked: Picked, width: float) -> Float32Array:
-        """Fill frames of several videos at one width."""
-        self.count_fill(picked.size, width)
-        return self._backend.fill_picked(picked, width)
-
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding."""
-        self._count_look(len(frames_NHWC))
+        self.count_look(len(frames_NHWC))
         return self._backend.look(frames_NHWC)
 
     def decide(
@@ -78,7 +81,7 @@ class Metered:
     ) -> tuple[Float32Array, Float32Array]:
         """Run the gate."""
         num_videos, num_frames, _ = embeddings_BTE.shape
-        self._add(Part.GATE, self._num_computed(num_videos) * num_frames * self._macs.gate_step)
+        self.count_decide(num_videos, num_frames)
         return self._backend.decide(embeddings_BTE, state_BH)
 
     def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
@@ -98,17 +101,20 @@ class Metered:
     def conclude(self, features_BTD: Float32Array, supplements_BTD: Float32Array) -> Float32Array:
         """Fuse and classify whole videos."""
         num_videos, num_frames, _ = features_BTD.shape
-        self._add(Part.FUSION, self._num_computed(num_videos) * num_frames * self._macs.fusion)
+        self.count_conclude(num_videos, num_frames)
         return self._backend.conclude(features_BTD, supplements_BTD)
 
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames, and counts them."""
         return _MeteredFiller(self, self._backend.open_stream())
 
-    def _count_look(self, num_frames: int) -> None:
-        num_computed = self._num_computed(num_frames)
-        self._add(Part.STATIC, num_computed * self._macs.static)
-        self._add(Part.GATE, num_computed * (self._macs.gate - self._macs.gate_step))
+    def open_room(self, num_videos: int, /) -> Room:
+        """Return room for so many videos at once, and count what is computed there."""
+        return self.meter(self._backend.open_room(num_videos))
+
+    def meter(self, room: Room) -> Room:
+        """Return the backend's own room, and count what is computed there from now on."""
+        return _MeteredRoom(self, room)
 
     def _num_computed(self, num_rows: int) -> int:
         """Return the rows of the batches that the backend makes of so many."""
@@ -132,3 +138,28 @@ class _MeteredFiller:
         if width > 0:
             self._metered.count_fill(1, width)
         return self._filler.fill(frame_HWC, width)
+
+
+class _MeteredRoom:
+    def __init__(self, metered: Metered, room: Room) -> None:
+        self._metered = metered
+        self._room = room
+
+    def hold(self, frames_THWC: UInt8Array) -> Held:
+        return self._room.hold(frames_THWC)
+
+    def look(self, picked: Picked) -> Begun[None]:
+        self._metered.count_look(picked.size)
+        return self._room.look(picked)
+
+    def decide(self, gathered: Gathered) -> Begun[Float32Array]:
+        self._metered.count_decide(gathered.size, gathered.num_frames)
+        return self._room.decide(gathered)
+
+    def fill(self, picked: Picked, width: float) -> Begun[None]:
+        self._metered.count_fill(picked.size, width)
+        return self._room.fill(picked, width)
+
+    def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+        self._metered.count_conclude(gathered.size, gathered.num_frames)
+        return self._room.conclude(gathered)

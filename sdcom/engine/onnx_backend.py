@@ -21,10 +21,11 @@ from sdcom.engine.backend import (
     FrameByFrame,
     Int64Array,
     Looked,
+    Room,
     StreamFiller,
     UInt8Array,
 )
-from sdcom.engine.on_host import OnHost
+from sdcom.engine.on_host import HostRoom, OnHost
 from sdcom.engine.onnx_graphs.graph import Graph
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
@@ -185,6 +186,10 @@ class OnnxBackend(OnHost):
     def open_stream(self) -> StreamFiller:
         """Return what fills a new stream's frames."""
         return FrameByFrame(self, self._num_features)
+
+    def open_room(self, _num_videos: int, /) -> Room:
+        """Return room for any number of videos, in the processor's memory."""
+        return HostRoom(self, self._info.config)
 
 
 @cache

@@ -3,10 +3,14 @@
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import TypeVar
 
 from sdcom.cancellation import Cancellation
 from sdcom.errors import DeadlineExceededError
+
+Answer = TypeVar("Answer")
 
 
 class Places:
@@ -21,17 +25,42 @@ class Places:
         self._num_free = num_places
         self._line: deque[Future[None]] = deque()
 
-    def take(self, deadline: float | None, cancellation: Cancellation | None) -> None:
-        """Wait in line for a place.
+    def submit(
+        self,
+        begin: Callable[[], Future[Answer]],
+        *,
+        deadline: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Future[Answer]:
+        """Wait in line for a place, then begin, and hold the place until what was begun is done.
 
         Args:
-            deadline: `time.monotonic()` value after which it is not wanted.
-            cancellation: ends the wait.
+            begin: called once, by this thread, in the place.
+            deadline: `time.monotonic()` value after which a place is not wanted.
+            cancellation: ends the wait, and then cancels what was begun.
+
+        Returns:
+            What `begin` returned; a cancelled future where the wait was ended.
 
         Raises:
             DeadlineExceededError: the deadline passed first.
-            CancelledError: it was cancelled first.
+            Exception: whatever `begin` raises.
         """
+        try:
+            self._take(deadline, cancellation)
+        except CancelledError:
+            return _cancelled()
+        try:
+            future = begin()
+        except BaseException:
+            self._give_back()
+            raise
+        future.add_done_callback(lambda _: self._give_back())
+        if cancellation is not None:
+            cancellation.follow(future)
+        return future
+
+    def _take(self, deadline: float | None, cancellation: Cancellation | None) -> None:
         place = Future[None]()
         with self._lock:
             self._line.append(place)
@@ -44,8 +73,7 @@ class Places:
             if place.cancel():  # or it came at the last moment
                 raise too_late() from None
 
-    def give_back(self) -> None:
-        """Let the next in line have a place that was taken."""
+    def _give_back(self) -> None:
         with self._lock:
             self._num_free += 1
             self._give_out()
@@ -56,6 +84,12 @@ class Places:
             if place.set_running_or_notify_cancel():  # False for who has left the line
                 self._num_free -= 1
                 place.set_result(None)
+
+
+def _cancelled() -> Future[Answer]:
+    future = Future[Answer]()
+    future.cancel()
+    return future
 
 
 def left_s(deadline: float | None) -> float | None:

@@ -5,37 +5,51 @@ Direct and scheduled differ by what scheduling costs; either and the full width 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import cycle, groupby
 from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
-from sdcom.architecture import feature_channels
 from sdcom.budget import WidthPlan
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Float32Array, Held, Parts, Picked, UInt8Array
-from sdcom.engine.composed import Planner
+from sdcom.engine.backend import Answer, Begun, Float32Array, Gathered, Held, Picked, Room, UInt8Array
+from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
+from sdcom.engine.places import Places
 from sdcom.engine.planning import video_planner
 from sdcom.engine.scheduler import Scheduler
+from sdcom.errors import InvalidParameterError
 from sdcom.recognition import Budget
+
+NUM_ROUNDS = 4
+"""How often the scheduler gets all videos in a turn, so that filling up and emptying count for little."""
 
 
 class Turn(NamedTuple):
-    """Seconds of the same videos: full width on every frame, stages in full batches, the scheduler."""
+    """Seconds of the same videos, in four ways.
+
+    Attributes:
+        baseline_s: full width on every frame, frames at hand.
+        direct_s: the stages in full batches, frames at hand.
+        scheduled_s: the scheduler, frames at hand.
+        brought_s: the scheduler, and the frames' way to it.
+    """
 
     baseline_s: float
     direct_s: float
     scheduled_s: float
+    brought_s: float
 
 
 def time_saturation(
-    backend: Parts,
+    room: Room,
     config: ModelConfig,
     limits: Limits,
     costs: CostTable,
@@ -43,37 +57,54 @@ def time_saturation(
     plans: Sequence[WidthPlan],
     num_turns: int = 5,
     num_in_hand: int = 1,
-    initializer: Callable[[], object] | None = None,
+    num_bringing: int = 1,
+    initializer: Callable[[], object] = lambda: None,
 ) -> list[Turn]:
-    """Time videos in all three ways, in turns, after one turn that warms up.
+    """Time videos in all ways, in turns, after one turn that warms up.
 
-    The baseline is the dynamic network alone, at full width on every frame: no gate, no static network. It
-    and the stages find their frames where the backend computes; the scheduler takes them there.
+    The baseline is the dynamic network alone, at full width on every frame: no gate, no static network.
 
     Args:
-        backend: of the model.
+        room: where the backend computes, for twice as many videos.
         config: of the model.
         limits: of the scheduler; its largest batches are the full ones.
         costs: of the scheduler.
-        plans: the widths of each video's frames; all videos come at once.
+        plans: the widths of each video's frames; as many videos are in flight at once.
         num_turns: that count.
         num_in_hand: of the scheduler.
+        num_bringing: threads that submit videos, where their frames are not at hand.
         initializer: run once on each thread that calls the backend, this one too.
     """
     frames_BTHWC = _shades(config, len(plans))
-    held = [backend.hold(frames_THWC) for frames_THWC in frames_BTHWC]
-    if initializer is not None:
-        initializer()
-    with Scheduler(
-        backend, config, limits, costs=costs, num_in_hand=num_in_hand, initializer=initializer
-    ) as scheduler:
+    videos = [room.hold(frames_THWC) for frames_THWC in frames_BTHWC]
+    initializer()
+    scheduler = partial(
+        Scheduler, config=config, limits=limits, costs=costs, num_in_hand=num_in_hand, initializer=initializer
+    )
+    with scheduler(_AtHand(room, videos)) as at_hand, scheduler(room) as bringing:
         ways: list[Callable[[], object]] = [
-            lambda: drive_full_width(backend, config, limits, held),
-            lambda: drive(backend, config, limits, held, plans),
-            lambda: _schedule(scheduler, frames_BTHWC, plans),
+            lambda: drive_full_width(room, config, limits, videos),
+            lambda: drive(room, config, limits, videos, plans),
+            lambda: _schedule(at_hand, frames_BTHWC, plans, num_threads=1),
+            lambda: _schedule(bringing, frames_BTHWC, plans, num_threads=num_bringing),
         ]
-        turns = [Turn(*(_timed(way) for way in ways)) for _ in range(num_turns + 1)]
+        num_rounds = (1, 1, NUM_ROUNDS, NUM_ROUNDS)
+        turns = [
+            Turn(*(_timed(way) / rounds for way, rounds in zip(ways, num_rounds, strict=True)))
+            for _ in range(num_turns + 1)
+        ]
     return turns[1:]
+
+
+class _AtHand:
+    """A room in which the videos are already, in the order in which they come again and again."""
+
+    def __init__(self, room: Room, videos: Sequence[Held]) -> None:
+        self._next = cycle(videos)
+        self.look, self.decide, self.fill, self.conclude = room.look, room.decide, room.fill, room.conclude
+
+    def hold(self, _frames_THWC: UInt8Array) -> Held:
+        return next(self._next)
 
 
 def _shades(config: ModelConfig, num_videos: int) -> UInt8Array:
@@ -84,49 +115,49 @@ def _shades(config: ModelConfig, num_videos: int) -> UInt8Array:
     return frames_BTHWC
 
 
-def drive_full_width(backend: Parts, config: ModelConfig, limits: Limits, held: Sequence[Held]) -> None:
+def drive_full_width(room: Room, config: ModelConfig, limits: Limits, videos: Sequence[Held]) -> None:
     """Run the dynamic network at full width on every frame of videos, in full batches."""
-    for rows in _ranges(len(held) * config.clip.num_frames, limits.max_batch_frames):
-        backend.fill_picked(_picked(held, config, rows), 1.0)
+    every = _ranges(len(videos) * config.clip.num_frames, limits.max_batch_frames)
+    _ended([room.fill(_picked(videos, config, rows), 1.0) for rows in every])
 
 
 def drive(
-    backend: Parts, config: ModelConfig, limits: Limits, held: Sequence[Held], plans: Sequence[WidthPlan]
+    room: Room, config: ModelConfig, limits: Limits, videos: Sequence[Held], plans: Sequence[WidthPlan]
 ) -> Float32Array:
     """Run whole videos stage by stage, each in full batches but its last; return [B, T, L].
 
     Args:
-        backend: of the model.
+        room: where the videos are.
         config: of the model.
         limits: the largest batches.
-        held: what `backend.hold` returned for each video, of T frames.
-        plans: of each video.
+        videos: what `room.hold` returned for each, of T frames.
+        plans: of each video; frames of width 0 must not have been filled before.
     """
     num_frames, most = config.clip.num_frames, limits.max_batch_frames
-    shape = len(plans), num_frames, -1
-    frames = _ranges(len(plans) * num_frames, most)
-    videos = _ranges(len(plans), limits.max_batch_videos)
-    looks = [backend.look_picked(_picked(held, config, rows)) for rows in frames]
-    features_BTD = np.concatenate([look.features_ND for look in looks]).reshape(shape)
-    embeddings_BTE = np.concatenate([look.embeddings_NE for look in looks]).reshape(shape)
-    for rows in videos:
-        backend.decide(embeddings_BTE[rows])
+    gathered = [
+        Gathered(videos[rows.start : rows.stop], num_frames, len(rows))
+        for rows in _ranges(len(videos), limits.max_batch_videos)
+    ]
+    _ended([room.look(_picked(videos, config, rows)) for rows in _ranges(len(videos) * num_frames, most)])
+    _ended([room.decide(batch) for batch in gathered])
     choices_N = np.concatenate([plan.choices for plan in plans])
-    supplements_ND = np.zeros((len(choices_N), feature_channels(config.dynamic)), dtype=np.float32)
     for choice in sorted({int(choice) for choice in choices_N} - {config.widths.index(0.0)}):
-        of_width = np.flatnonzero(choices_N == choice)
-        for batch in (of_width[start : start + most] for start in range(0, len(of_width), most)):
-            picked = _picked(held, config, batch.tolist())
-            supplements_ND[batch] = backend.fill_picked(picked, config.widths[choice])
-    supplements_BTD = supplements_ND.reshape(shape)
-    return np.concatenate([backend.conclude(features_BTD[rows], supplements_BTD[rows]) for rows in videos])
+        of_width = np.flatnonzero(choices_N == choice).tolist()
+        batches = [of_width[start : start + most] for start in range(0, len(of_width), most)]
+        _ended([room.fill(_picked(videos, config, rows), config.widths[choice]) for rows in batches])
+    return np.concatenate(_ended([room.conclude(batch) for batch in gathered]))
 
 
-def _picked(held: Sequence[Held], config: ModelConfig, rows: Sequence[int]) -> Picked:
+def _ended(batches: Sequence[Begun[Answer]]) -> list[Answer]:
+    """Wait for batches that have begun, one after the other; return what came of them."""
+    return [end() for end in batches]
+
+
+def _picked(videos: Sequence[Held], config: ModelConfig, rows: Sequence[int]) -> Picked:
     """Return the frames at some rows of all videos' frames, ascending."""
     positions = [divmod(row, config.clip.num_frames) for row in rows]
     shares = [
-        (held[video], [position for _, position in group])
+        (videos[video], [position for _, position in group])
         for video, group in groupby(positions, key=itemgetter(0))
     ]
     return Picked(shares, len(rows))
@@ -153,6 +184,20 @@ def random_plans(config: ModelConfig, mix: Mapping[float, float], num_videos: in
     return plans
 
 
+def full_width_plans(config: ModelConfig, num_full: int, num_videos: int) -> list[WidthPlan]:
+    """Return plans of so many frames at full width and none at others: what trained gates make of a little.
+
+    Raises:
+        InvalidParameterError: a video has fewer frames.
+    """
+    num_frames, macs = config.clip.num_frames, model_macs(config).dynamic_by_choice
+    if not 0 <= num_full <= num_frames:
+        raise InvalidParameterError(f"a video has {num_frames} frames, got {num_full} of them at full width")
+    widths, full = config.widths, config.widths.index(1.0)
+    choices = (full,) * num_full + (widths.index(0.0),) * (num_frames - num_full)
+    return [WidthPlan(choices, 0.0, num_full * macs[full])] * num_videos
+
+
 def budget_plans(info: ModelInfo, share: float, num_videos: int) -> list[WidthPlan]:
     """Return what the planner makes of random gate logits within a budget, for each of many videos.
 
@@ -177,11 +222,24 @@ def ideal_speedup(config: ModelConfig, plans: Sequence[WidthPlan]) -> float:
     return len(plans) * macs.baseline(num_frames) / spent
 
 
-def _schedule(scheduler: Scheduler, clips: UInt8Array, plans: Sequence[WidthPlan]) -> None:
+def _schedule(
+    scheduler: Scheduler, clips: UInt8Array, plans: Sequence[WidthPlan], *, num_threads: int
+) -> None:
+    """Run all videos `NUM_ROUNDS` times, as many in flight as there are, the next where one was answered."""
     planners: list[Planner] = [lambda _, plan=plan: plan for plan in plans]  # type: ignore[misc]
-    futures = [scheduler.submit_in_line(*video) for video in zip(clips, planners, strict=True)]
-    for future in futures:
-        future.result()
+    places = Places(len(plans))
+
+    def submit(clip: UInt8Array, planner: Planner) -> Future[Composed]:
+        return places.submit(lambda: scheduler.submit(clip, planner))
+
+    def submit_every(first: int) -> list[Future[Composed]]:
+        turns = range(first, NUM_ROUNDS * len(plans), num_threads)
+        return [submit(clips[turn % len(plans)], planners[turn % len(plans)]) for turn in turns]
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        for futures in threads.map(submit_every, range(num_threads)):
+            for future in futures:
+                future.result()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -1,19 +1,17 @@
 """Continuous batching: the frames of every video in flight share batches, by stage and by width.
 
-`Scheduler.submit` takes a video and returns a future. Workers take the batches that the policy
-(`sdcom/engine/policy.py`) picks, bring their frames to the backend, have them computed on the one thread
-that calls it, and hand back what comes of them. A video is computed as the reference computes it, and its
-ledger says the same.
+`Scheduler.submit` takes a video into the room where the backend computes, and returns a future. Workers take
+the batches that the policy (`sdcom/engine/policy.py`) picks, and have them computed on the one thread that
+calls the backend. A video is computed as the reference computes it, and its ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
-culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A video
-whose frames cannot be brought fails alone, and no batch gets smaller. A cancelled future's video, or one
-whose deadline passed, is not computed any further.
+culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
+cancelled future's video, or one whose deadline passed, is not computed any further.
 """
 
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -23,11 +21,11 @@ import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Parts, UInt8Array
+from sdcom.engine.backend import Answer, Begun, Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
-from sdcom.engine.execution import Answer, Execution, VideoWork
-from sdcom.engine.flight import Entry, Flight, Load
+from sdcom.engine.execution import Execution, VideoWork
+from sdcom.engine.flight import Entry, Flight
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
@@ -37,17 +35,17 @@ from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
 class Scheduler:
-    """A backend and the threads that keep it busy: one calls it, others bring it frames and hand back.
+    """A backend and the threads that keep it busy: one calls it, others choose what comes next.
 
     Args:
-        backend: of the model; called from one thread.
+        room: where the backend computes; called from one thread, but for taking videos in.
         config: of the model; without temporal shift, which batches of single frames cannot have.
         limits: what may be in flight and in one batch.
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
         num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
-            2, one's frames are brought, and another handed back, while the backend computes a third: for a
-            device that would wait for Python.
+            more, the next ones are chosen and begun, and the last one entered into the books, while the
+            backend computes: for a device that would wait for Python.
         initializer: called first on the thread that calls the backend.
         on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 
@@ -58,7 +56,7 @@ class Scheduler:
 
     def __init__(
         self,
-        backend: Parts,
+        room: Room,
         config: ModelConfig,
         limits: Limits | None = None,
         *,
@@ -77,14 +75,14 @@ class Scheduler:
             )
         if num_in_hand < 1:
             raise ValueError(f"at least one batch must be in hand, got {num_in_hand=}")
-        self._backend = backend
+        self._room = room
         self._config = config
         self._macs = model_macs(config)
         self._clock = clock
         self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything in flight
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
-        self._line: deque[object] = deque()
+        self._last_ended_s = -math.inf
         self._closed = False
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._ready = self._device.submit(initializer or (lambda: None))
@@ -104,7 +102,7 @@ class Scheduler:
     def submit(
         self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
     ) -> Future[Composed]:
-        """Take a video in, if there is room.
+        """Take a video in, if there is room; its frames are brought to the backend by the calling thread.
 
         Args:
             frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
@@ -119,37 +117,13 @@ class Scheduler:
 
         Raises:
             ValueError: the frames are not this model's.
-            OverloadedError: there is no room, or others wait in line for it; or the scheduler is closed.
+            OverloadedError: there is no room, for which `sdcom.engine.places` waits; or it is closed.
+            Exception: whatever the backend raises when it takes the frames.
         """
         self._check_frames(frames_THWC)
+        held = self._room.hold(frames_THWC)
         with self._changed:
-            if self._line:
-                raise OverloadedError(
-                    "others wait in line for room", max(1.0, self._flight.policy.backlog_s())
-                )
-            return self._admit(frames_THWC, planner, deadline)
-
-    def submit_in_line(
-        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
-    ) -> Future[Composed]:
-        """Take a video in, as `submit` does, but wait for room, first come, first served.
-
-        Raises:
-            ValueError: the frames are not this model's.
-            DeadlineExceededError: the deadline passed in the line.
-            OverloadedError: the scheduler is closed.
-        """
-        self._check_frames(frames_THWC)
-        me = object()
-        with self._changed:
-            self._line.append(me)
-            try:
-                while not self._closed and not self._may_enter(me, len(frames_THWC)):
-                    self._changed.wait(self._left_s(deadline))
-                return self._admit(frames_THWC, planner, deadline)
-            finally:
-                self._line.remove(me)
-                self._changed.notify_all()
+            return self._admit(held, len(frames_THWC), planner, deadline)
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run other work on the thread that calls the backend, between batches; return what it returns.
@@ -158,11 +132,6 @@ class Scheduler:
             OverloadedError: the scheduler is closed.
         """
         return result_on(self._device, work)
-
-    def load(self) -> Load:
-        """Return what is in flight now."""
-        with self._changed:
-            return self._flight.load()
 
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
@@ -186,28 +155,17 @@ class Scheduler:
         if not 1 <= num_frames <= clip.num_frames:
             raise ValueError(f"a video must have 1 to {clip.num_frames} frames, got {num_frames}")
 
-    def _admit(self, frames_THWC: UInt8Array, planner: Planner, deadline: float | None) -> Future[Composed]:
+    def _admit(
+        self, held: Held, num_frames: int, planner: Planner, deadline: float | None
+    ) -> Future[Composed]:
         if self._closed:
             raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
-        ledger = Ledger(baseline_macs=self._macs.baseline(len(frames_THWC)))
-        entry = Entry(VideoWork.begin(frames_THWC, ledger, self._config), planner, Future())
+        ledger = Ledger(baseline_macs=self._macs.baseline(num_frames))
+        entry = Entry(VideoWork(held, num_frames, ledger), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
         entry.future.add_done_callback(partial(self._on_done, ticket))
         self._changed.notify_all()
         return entry.future
-
-    def _may_enter(self, me: object, num_frames: int) -> bool:
-        return self._line[0] is me and self._flight.policy.has_room(num_frames)
-
-    def _left_s(self, deadline: float | None) -> float | None:
-        if deadline is None:
-            return None
-        left_s = deadline - self._clock()
-        if left_s <= 0:
-            raise DeadlineExceededError(
-                "the deadline passed while waiting for room; allow a larger deadline_ms"
-            )
-        return left_s
 
     # --- leaving ---
 
@@ -230,7 +188,7 @@ class Scheduler:
     # --- the threads ---
 
     def _run(self) -> None:
-        execution = Execution(self._backend, self._timed)
+        execution = Execution(self._room, self._timed)
         try:
             self._ready.result()
             while (step := self._next()) is not None:
@@ -240,15 +198,18 @@ class Scheduler:
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
             raise
 
-    def _timed(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
-        """Run work on the thread that calls the backend."""
+    def _timed(self, begin: Callable[[], Begun[Answer]]) -> tuple[Answer, float]:
+        """Begin a batch on the thread that calls the backend; wait for its end on this one.
 
-        def timed() -> tuple[Answer, float]:
-            started_s = self._clock()
-            answer = work()
-            return answer, self._clock() - started_s
-
-        return self._device.submit(timed).result()
+        It takes the backend from when it has begun, or the batch before has ended, if that is later.
+        """
+        begun_s, end = self._device.submit(lambda: (self._clock(), begin())).result()
+        answer = end()
+        with self._changed:
+            ended_s = self._clock()
+            seconds = ended_s - max(begun_s, self._last_ended_s)
+            self._last_ended_s = ended_s
+        return answer, seconds
 
     def _next(self) -> tuple[Batch, list[Entry]] | None:
         """Wait for work; return the next batch and the videos of its shares, or None at the end."""
@@ -270,13 +231,6 @@ class Scheduler:
 
     def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
         videos = [entry.work for entry in entries]
-        if errors := execution.bring(videos):
-            with self._changed:
-                not_brought = self._flight.not_brought(batch, errors)
-                self._changed.notify_all()
-            for entry, error in not_brought:
-                entry.fail(error)
-            return
         try:
             seconds = execution.run(batch, videos)
         except Exception as exc:  # whatever it is, it is this batch's

@@ -13,10 +13,11 @@ from sdcom.engine.backend import (
     FrameByFrame,
     Int64Array,
     Looked,
+    Room,
     StreamFiller,
     UInt8Array,
 )
-from sdcom.engine.on_host import OnHost
+from sdcom.engine.on_host import HostRoom, OnHost
 from sdcom.model import Model
 from sdcom.models.composition import SDCOM
 from sdcom.models.temporal_shift import CarriedFrame, Earlier, earlier_rows
@@ -97,6 +98,10 @@ class TorchBackend(OnHost):
         if self._info.config.temporal_shift:
             return _ShiftingStream(self._networks, self._pixels)
         return FrameByFrame(self, self._networks.dynamic.num_features)
+
+    def open_room(self, _num_videos: int, /) -> Room:
+        """Return room for any number of videos, in the processor's memory."""
+        return HostRoom(self, self._info.config)
 
     def _pixels(self, frames_NHWC: UInt8Array) -> Tensor:
         """Return frames as the networks see them: normalised [N, 3, H, W], on the device."""

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sdcom.cancellation import Cancellation
@@ -150,12 +150,13 @@ class Together:
         )
         backend.prepare_thread()
         self.backend = Metered(backend)
-        self._places = Places(num_videos)  # the line is here, so that the scheduler has room for its head
+        self._places = Places(num_videos)  # the scheduler has room for as many
+        room = backend.open_room(num_videos)
         self._scheduler = Scheduler(
-            self.backend,
+            self.backend.meter(room),
             config,
             limits,
-            costs=measure_costs(backend, config, limits),
+            costs=measure_costs(room, config, limits),
             num_in_hand=num_in_hand,
             initializer=backend.prepare_thread,
         )
@@ -169,19 +170,11 @@ class Together:
         cancellation: Cancellation | None = None,
     ) -> Future[Composed]:
         """Hand over one video's frames, to be run through the composition in batches with others."""
-        try:
-            self._places.take(deadline, cancellation)
-        except CancelledError:
-            return _cancelled()
-        try:
-            future = self._scheduler.submit_in_line(frames_THWC, planner, deadline=deadline)
-        except BaseException:
-            self._places.give_back()
-            raise
-        future.add_done_callback(lambda _: self._places.give_back())
-        if cancellation is not None:
-            cancellation.follow(future)
-        return future
+        return self._places.submit(
+            lambda: self._scheduler.submit(frames_THWC, planner, deadline=deadline),
+            deadline=deadline,
+            cancellation=cancellation,
+        )
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run work on the backend's thread, between batches."""
@@ -190,12 +183,6 @@ class Together:
     def close(self) -> None:
         """Fail what is in flight, and end."""
         self._scheduler.close()
-
-
-def _cancelled() -> Future[Composed]:
-    future = Future[Composed]()
-    future.cancel()
-    return future
 
 
 def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:

@@ -14,7 +14,14 @@ from sdcom.engine.bench import time_parts
 from sdcom.engine.limits import Limits
 from sdcom.engine.loading import check_compiled
 from sdcom.engine.measure import measure_costs
-from sdcom.engine.saturation import Turn, budget_plans, ideal_speedup, random_plans, time_saturation
+from sdcom.engine.saturation import (
+    Turn,
+    budget_plans,
+    full_width_plans,
+    ideal_speedup,
+    random_plans,
+    time_saturation,
+)
 from sdcom.engine.simulate import MIX
 from sdcom.errors import InvalidParameterError
 from service.bench.networks import calibrated_mixes, planned_mixes, time_whole
@@ -131,13 +138,21 @@ def saturation(
     videos: Annotated[int, typer.Option(min=1, help="In flight at once.")] = 32,
     batch: Annotated[int, typer.Option(min=1, help="Frames, or videos, of the largest batch.")] = 16,
     in_hand: Annotated[int, typer.Option(min=1, help="Batches that the scheduler has in hand.")] = 1,
+    bringing: Annotated[int, typer.Option(min=1, help="Threads that bring frames to the backend.")] = 1,
     budget: Annotated[
         float | None,
-        typer.Option(help="Share of the baseline's FLOPs; a fixed mix of widths if not given."),
+        typer.Option(help="Share of the baseline's FLOPs, for a gate that knows nothing."),
+    ] = None,
+    full_frames: Annotated[
+        int | None,
+        typer.Option(help="Frames at full width instead, the others at 0."),
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Time many videos at full width, by the stages driven directly in full batches, and scheduled."""
+    """Time many videos at full width, by the stages driven directly in full batches, and scheduled.
+
+    Without --budget or --full-frames, widths are drawn from a fixed mix.
+    """
     backend = open_backend(
         model,
         paper=paper,
@@ -154,22 +169,27 @@ def saturation(
         check_compiled(backend.buckets, min(batch, videos * config.clip.num_frames))
     backend.prepare_thread()
     limits = Limits(
-        max_batch_frames=batch,
-        max_batch_videos=batch,
+        max_batch_frames=min(batch, videos * config.clip.num_frames),
+        max_batch_videos=min(batch, videos),
         max_frames_in_flight=videos * config.clip.num_frames,
         buckets=backend.buckets,
     )
-    plans = (
-        random_plans(config, MIX, videos) if budget is None else budget_plans(backend.info, budget, videos)
-    )
+    if full_frames is not None:
+        plans = full_width_plans(config, full_frames, videos)
+    elif budget is not None:
+        plans = budget_plans(backend.info, budget, videos)
+    else:
+        plans = random_plans(config, MIX, videos)
+    room = backend.open_room(2 * videos)
     turns = time_saturation(
-        backend,
+        room,
         config,
         limits,
-        measure_costs(backend, config, limits),
+        measure_costs(room, config, limits),
         plans=plans,
         num_turns=repeats,
         num_in_hand=in_hand,
+        num_bringing=bringing,
         initializer=backend.prepare_thread,
     )
     ideal = ideal_speedup(config, plans)
@@ -194,4 +214,5 @@ def _saturation_table(turns: Sequence[Turn], num_videos: int, ideal: float) -> T
     table.add_row(*row("full width on every frame", lambda turn: turn.baseline_s))
     table.add_row(*row("stages driven directly", lambda turn: turn.direct_s))
     table.add_row(*row("scheduled", lambda turn: turn.scheduled_s))
+    table.add_row(*row("scheduled, frames brought", lambda turn: turn.brought_s))
     return table

@@ -1,6 +1,7 @@
 """Sliced once and folded, the networks say what plain torch says: every part, architecture and width."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,18 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
-from sdcom.engine.backend import Float32Array, Int64Array, Looked, Picked, UInt8Array
+from sdcom.engine import dense_room
+from sdcom.engine.backend import Float32Array, Gathered, Int64Array, Looked, Picked, UInt8Array, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.cuda_graphs import exact_float32
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import check_compiled
 from sdcom.engine.metered import Metered
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.reference import compose
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Together
-from sdcom.errors import SettingsError
+from sdcom.errors import OverloadedError, SettingsError
 from sdcom.model import Model
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecoderPool
@@ -94,15 +97,59 @@ def test_a_batch_of_any_size_is_its_frames_whatever_it_is_padded_to_or_cut_into(
     assert_close(filled_ND, TorchBackend(tiny_model).fill(frames_NHWC, 0.25))
 
 
-def test_frames_of_several_videos_are_picked_where_they_are_held(dense: DenseBackend) -> None:
-    clips = [patterned_frames(4, seed) for seed in range(3)]
-    held = [dense.hold(clip) for clip in clips]
-    picked = Picked([(held[2], (0, 3)), (held[0], (1,))], size=4)
-    frames_NHWC = np.stack([clips[2][0], clips[2][3], clips[0][1], clips[2][0]])
-    np.testing.assert_array_equal(dense.fill_picked(picked, 0.5), dense.fill(frames_NHWC, 0.5))
-    looked, expected = dense.look_picked(picked), dense.look(frames_NHWC)
-    np.testing.assert_array_equal(looked.features_ND, expected.features_ND)
-    np.testing.assert_array_equal(looked.embeddings_NE, expected.embeddings_NE)
+def test_a_batch_of_several_videos_frames_is_computed_where_they_are_held(
+    dense: DenseBackend, tiny_model: Model
+) -> None:
+    config, clips = tiny_model.info.config, [patterned_frames(4, seed) for seed in range(3)]
+    ours, theirs = dense.open_room(3), HostRoom(TorchBackend(tiny_model), config)
+    answers = []
+    for room in (ours, theirs):
+        one, two, three = (room.hold(clip) for clip in clips)
+        to_the_end(room.look, Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
+        to_the_end(room.fill, Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
+        to_the_end(room.fill, Picked([(one, (3,))], 1), 1.0)
+        whole = Gathered([three, one], 4, 2)
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
+        del one, two, three
+    for our_logits, their_logits in zip(*answers, strict=True):
+        assert_close(our_logits, their_logits)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_a_video_of_fewer_frames_is_answered_in_a_row_that_a_longer_one_left(
+    dense: DenseBackend, tiny_model: Model, num_frames: int
+) -> None:
+    room, answers = dense.open_room(1), []
+    for clip in (patterned_frames(4, 0), patterned_frames(num_frames, 1)):
+        video, positions = room.hold(clip), range(len(clip))
+        to_the_end(room.look, Picked([(video, positions)], len(clip)))
+        to_the_end(room.fill, Picked([(video, positions[:1])], 1), 1.0)
+        whole = Gathered([video], len(clip), 1)
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
+        if len(clip) == 4:
+            to_the_end(room.fill, Picked([(video, positions)], 4), 0.25)  # which the next video must not find
+        del video, whole
+    clip, backend = patterned_frames(num_frames, 1), TorchBackend(tiny_model)
+    expected = backend.look(clip)
+    supplements_TD = np.zeros((num_frames, 1280), dtype=np.float32)
+    supplements_TD[:1] = backend.fill(clip[:1], 1.0)
+    gate_logits, logits = answers[1]
+    assert_close(gate_logits, backend.decide(expected.embeddings_NE[None])[0])
+    assert_close(logits, backend.conclude(expected.features_ND[None], supplements_TD[None]))
+
+
+def test_a_full_room_takes_a_video_in_when_another_left_or_says_that_it_is_full(
+    dense: DenseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = dense.open_room(2)
+    held = [room.hold(patterned_frames(4, seed)) for seed in range(2)]
+    with ThreadPoolExecutor(1) as thread:
+        third = thread.submit(room.hold, patterned_frames(4, 2))
+        held.pop()
+        assert third.result(60) is not None
+    monkeypatch.setattr(dense_room, "PATIENCE_S", 0.0)
+    with pytest.raises(OverloadedError, match="no room for another video"):
+        room.hold(patterned_frames(4, 3))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])

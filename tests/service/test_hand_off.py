@@ -25,6 +25,7 @@ from service.calls import CallLog
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
+from tests.sdcom.engine.alone import in_flight
 from tests.sdcom.engine.numpy_backend import Watched
 from tests.sdcom.video.videos import encode
 
@@ -122,7 +123,7 @@ async def test_two_decoders_feed_batches_of_many_videos(
     )
     scheduler = service.engine.recognizer._turns._scheduler  # type: ignore[attr-defined]
     answers = [service.post() for _ in range(NUM_REQUESTS)]
-    await service.until(lambda: scheduler.load().num_videos == NUM_REQUESTS)
+    await service.until(lambda: in_flight(scheduler).num_videos == NUM_REQUESTS)
     assert service.engine.admission.expected_turn_s == 0
     device.free.set()
     assert {(await answer).status_code for answer in answers} == {200}

@@ -1,11 +1,17 @@
 """What a video gets alone, computed in the plainest way: the answer that every batch must give."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from sdcom.budget import WidthPlan
-from sdcom.engine.backend import UInt8Array
+from sdcom.engine.backend import Parts, UInt8Array
 from sdcom.engine.composed import Composed, Planner
+from sdcom.engine.costs import Lane
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.limits import Limits
+from sdcom.engine.on_host import HostRoom
+from sdcom.engine.scheduler import Scheduler
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
     MACS,
@@ -16,6 +22,19 @@ BACKEND = NumpyBackend()
 NUM_WIDTHS = CONFIG.num_widths
 WAIT_S = 60
 """Longer than anything here takes: a test that gets there has failed."""
+
+
+class InFlight(NamedTuple):
+    num_frames: int
+    num_videos: int
+    num_waiting: dict[Lane, int]
+
+
+def in_flight(scheduler: Scheduler) -> InFlight:
+    """Return what a scheduler has admitted and not answered, and what waits of it, by lane."""
+    with scheduler._changed:
+        policy = scheduler._flight.policy
+        return InFlight(policy.num_frames_in_flight, policy.num_videos_in_flight, policy.num_waiting())
 
 
 def planned(*choices: int) -> Planner:
@@ -53,3 +72,8 @@ def assert_same(composed: Composed, expected: Composed) -> None:
     np.testing.assert_allclose(composed.logits_TL, expected.logits_TL, rtol=1e-4, atol=1e-5)
     assert composed.plan.choices == expected.plan.choices
     assert composed.ledger == expected.ledger
+
+
+def scheduling(backend: Parts = BACKEND, limits: Limits | None = None, **options: Any) -> Scheduler:
+    """Return a scheduler over a small backend, in the processor's memory."""
+    return Scheduler(HostRoom(backend, CONFIG), CONFIG, limits, **options)

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from sdcom.engine.scheduler import Scheduler
-from tests.sdcom.engine.alone import BACKEND
-from tests.sdcom.engine.numpy_backend import CONFIG
+from tests.sdcom.engine.alone import scheduling
 
 
 @pytest.fixture
 def scheduler() -> Iterator[Scheduler]:
-    with Scheduler(BACKEND, CONFIG) as running:
+    with scheduling() as running:
         yield running

@@ -11,7 +11,7 @@ from sdcom.architecture import feature_channels
 from sdcom.budget import choose_widths
 from sdcom.config import ClipConfig, ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Backend, Float32Array, Looked, Parts, UInt8Array
+from sdcom.engine.backend import Backend, Float32Array, Int64Array, Looked, Parts, UInt8Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.costs import Stage
 from sdcom.engine.metered import Metered
@@ -129,6 +129,11 @@ class Whole(Watched):
     info = SimpleNamespace(macs=MACS)
     provider = None
     buckets = ()
+
+    def fill(
+        self, frames_NHWC: UInt8Array, width: float, _before_N: Int64Array | None = None
+    ) -> Float32Array:
+        return super().fill(frames_NHWC, width)
 
 
 def metered(before: Callable[[Stage, Float32Array | UInt8Array], None] = lambda *_: None) -> Metered:

@@ -12,10 +12,11 @@ import torch
 import sdcom
 from sdcom.budget import choose_widths
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Picked
+from sdcom.engine.backend import Gathered, Picked, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.loading import load_backend
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Together
@@ -115,15 +116,31 @@ def test_pinned_frames_give_what_others_give(exact: DenseBackend) -> None:
     np.testing.assert_array_equal(exact.fill(pinned_NHWC, 0.5), exact.fill(frames_NHWC, 0.5))
 
 
-def test_frames_of_several_videos_are_picked_on_the_gpu(exact: DenseBackend) -> None:
-    clips = [patterned_frames(4, seed) for seed in range(3)]
-    with ThreadPoolExecutor(3) as threads:
-        held = list(threads.map(exact.hold, clips))
-    picked = Picked([(held[2], (0, 3)), (held[0], (1,))], size=4)
-    frames_NHWC = np.stack([clips[2][0], clips[2][3], clips[0][1], clips[2][0]])
-    np.testing.assert_array_equal(exact.fill_picked(picked, 0.5), exact.fill(frames_NHWC, 0.5))
-    features_ND = exact.look_picked(picked).features_ND
-    np.testing.assert_array_equal(features_ND, exact.look(frames_NHWC).features_ND)
+def test_a_batch_of_several_videos_frames_is_computed_on_the_gpu(exact: DenseBackend, model: Model) -> None:
+    clips, answers = [patterned_frames(4, seed) for seed in range(3)], []
+    for room in (exact.open_room(3), HostRoom(TorchBackend(model), model.info.config)):
+        with ThreadPoolExecutor(3) as threads:
+            one, _, three = threads.map(room.hold, clips)
+        to_the_end(room.look, Picked([(three, (0, 3)), (one, (0, 1, 2, 3)), (three, (1, 2))], 11))
+        to_the_end(room.fill, Picked([(one, (1,)), (three, (2, 0))], 4), 0.5)
+        whole = Gathered([three, one], 4, 2)
+        answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
+    for our_logits, their_logits in zip(*answers, strict=True):
+        assert_close(our_logits, their_logits)
+
+
+def test_padding_is_nobodys_and_changes_nothing_that_is_held(exact: DenseBackend, model: Model) -> None:
+    room = exact.open_room(2)
+    videos = [room.hold(patterned_frames(4, seed)) for seed in range(2)]
+    for video in videos:
+        to_the_end(room.look, Picked([(video, range(4))], 4))
+    to_the_end(room.fill, Picked([(videos[0], (0, 1, 2, 3)), (videos[1], (0, 1, 2, 3))], 8), 1.0)
+    before = to_the_end(room.conclude, Gathered(videos, 4, 2))
+    for position in range(3):  # five rows of eight are padding, where the call before had frames
+        to_the_end(room.fill, Picked([(videos[1], (position,))], 8), 0.25)
+    after = to_the_end(room.conclude, Gathered(videos, 4, 2))
+    np.testing.assert_array_equal(after[0], before[0])
+    assert not np.array_equal(after[1], before[1])
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])
@@ -194,9 +211,15 @@ def test_compiled_kernels_are_refused_without_batches(tiny_model_dir: Path) -> N
 
 def test_compiled_kernels_give_what_others_give(tiny_model: Model) -> None:
     compiled = DenseBackend(tiny_model, device="cuda", precision="fp32", compiled=True)
-    frames_NHWC = patterned_frames(BUCKETS[-1], 2)
-    expected_ND = TorchBackend(tiny_model).fill(frames_NHWC, 0.25)
-    assert_close(compiled.fill(frames_NHWC, 0.25), expected_ND)
+    num_videos, answers = BUCKETS[-1] // 4, []
+    for room in (compiled.open_room(num_videos), HostRoom(TorchBackend(tiny_model), TINY_CONFIG)):
+        videos = [room.hold(patterned_frames(4, seed)) for seed in range(num_videos)]
+        every = Picked([(video, range(4)) for video in videos], BUCKETS[-1])
+        to_the_end(room.look, every)
+        to_the_end(room.fill, every, 0.25)
+        answers.append(to_the_end(room.conclude, Gathered(videos, 4, num_videos)))
+    ours, theirs = answers
+    assert_close(ours, theirs)
     assert compiled.provider.name == "torch-cuda-fp32-compiled"
 
 

@@ -9,6 +9,7 @@ from sdcom.engine.costs import MACHINES, Lane, Stage
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.memory import ran_out_of_memory
+from sdcom.engine.on_host import HostRoom
 from tests.sdcom.engine.numpy_backend import CONFIG, NumpyBackend, T, Watched
 
 LIMITS = Limits(max_batch_frames=24, max_batch_videos=4)
@@ -35,7 +36,7 @@ def test_fixed_and_per_frame_time_are_told_apart(buckets: tuple[int, ...], memor
     machine = FakeMachine(memory)
     backend = Watched(NumpyBackend(), machine.before)
     limits = Limits(max_batch_frames=24, max_batch_videos=4, buckets=buckets)
-    table = measure_costs(backend, CONFIG, limits, clock=lambda: machine.now_s)
+    table = measure_costs(HostRoom(backend, CONFIG), CONFIG, limits, clock=lambda: machine.now_s)
     for stage in (Stage.LOOK, Stage.DECIDE, Stage.FUSE):
         measured, true = table.costs[stage, 0.0], MACHINES["cpu"].costs[stage, 0.0]
         assert measured.fixed_s == pytest.approx(true.fixed_s)
@@ -47,7 +48,9 @@ def test_one_size_for_all_batches_gives_its_time_per_frame() -> None:
     machine = FakeMachine(1000)
     limits = Limits(max_batch_frames=8, max_batch_videos=8, buckets=(8,))
     backend = Watched(NumpyBackend(), machine.before)
-    look = measure_costs(backend, CONFIG, limits, clock=lambda: machine.now_s).costs[Stage.LOOK, 0.0]
+    look = measure_costs(HostRoom(backend, CONFIG), CONFIG, limits, clock=lambda: machine.now_s).costs[
+        Stage.LOOK, 0.0
+    ]
     assert look.fixed_s == 0
     assert look.frame_s == pytest.approx(MACHINES["cpu"].cost_s(Lane(Stage.LOOK), 8) / 8)
 
@@ -58,7 +61,7 @@ def test_a_backend_that_fails_is_heard() -> None:
             raise RuntimeError("no kernel for this device")
 
     with pytest.raises(RuntimeError, match="no kernel"):
-        measure_costs(Broken(), CONFIG, LIMITS)
+        measure_costs(HostRoom(Broken(), CONFIG), CONFIG, LIMITS)
 
 
 def test_torch_and_numpy_and_onnx_runtime_run_out_of_memory_in_their_own_words() -> None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from functools import partial
 
 import numpy as np
@@ -15,11 +15,21 @@ from sdcom.engine.backend import Float32Array, UInt8Array
 from sdcom.engine.costs import MACHINES, Lane, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.work import lane_macs
-from sdcom.errors import DeadlineExceededError, OverloadedError
-from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
+from sdcom.errors import OverloadedError
+from tests.sdcom.engine.alone import (
+    BACKEND,
+    NUM_WIDTHS,
+    WAIT_S,
+    alone,
+    assert_same,
+    in_flight,
+    planned,
+    scheduling,
+)
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
     MACS,
@@ -51,9 +61,8 @@ def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_a_ledgers_
     clips = [frames(seed, num_frames) for seed, (num_frames, _) in enumerate(videos)]
     planners = [at_price(lam) for _, lam in videos]
     backend, batches, costs = metered(), list[Batch](), MACHINES[machine]
-    with Scheduler(
+    with scheduling(
         backend,
-        CONFIG,
         limits,
         costs=costs,
         num_in_hand=num_in_hand,
@@ -61,7 +70,7 @@ def test_any_mix_of_videos_is_answered_as_each_alone_and_every_mac_is_a_ledgers_
     ) as scheduler:
         futures = [scheduler.submit(*video) for video in zip(clips, planners, strict=True)]
         answers = [future.result(WAIT_S) for future in futures]
-        assert scheduler.load().num_frames == 0
+        assert in_flight(scheduler).num_frames == 0
     for clip, planner, answer in zip(clips, planners, answers, strict=True):
         assert_same(answer, alone(clip, planner))
     padding = (lane_macs(batch.lane, batch.num_padding, MACS) for batch in batches)
@@ -84,7 +93,7 @@ def test_every_part_is_timed_and_a_batch_is_shared_out(scheduler: Scheduler) -> 
 def test_rows_that_fill_a_bucket_are_counted_as_padding_and_belong_to_no_video() -> None:
     limits = Limits(max_batch_frames=8, max_batch_videos=8, buckets=(8,))
     backend = metered()
-    with Scheduler(backend, CONFIG, limits) as scheduler:
+    with scheduling(backend, limits) as scheduler:
         answer = scheduler.submit(frames(0), planned(4, 4, 0, 0, 0, 0)).result(WAIT_S)
     assert_same(answer, alone(frames(0), planned(4, 4, 0, 0, 0, 0)))
     assert backend.executed() - answer.ledger.macs == Counter(
@@ -104,7 +113,7 @@ def test_padding_is_black_and_never_another_videos_frames() -> None:
         if stage is Stage.LOOK:
             batches.append(rows.copy())
 
-    with Scheduler(Watched(BACKEND, before), CONFIG, Limits(buckets=(16,))) as scheduler:
+    with scheduling(Watched(BACKEND, before), Limits(buckets=(16,))) as scheduler:
         scheduler.submit(frames(0, 6), at_price(0)).result(WAIT_S)
         scheduler.submit(frames(1, 2), at_price(0)).result(WAIT_S)
     for rows, seed, num_frames in zip(batches, (0, 1), (6, 2), strict=True):
@@ -114,7 +123,7 @@ def test_padding_is_black_and_never_another_videos_frames() -> None:
 
 def test_every_batch_that_ran_is_told_of() -> None:
     batches: list[tuple[Batch, float]] = []
-    with Scheduler(BACKEND, CONFIG, on_batch=lambda *told: batches.append(told)) as scheduler:
+    with scheduling(BACKEND, on_batch=lambda *told: batches.append(told)) as scheduler:
         scheduler.submit(frames(0), planned(1, 1, 0, 0, 0, 0)).result(WAIT_S)
     assert [batch.lane.stage for batch, _ in batches] == [Stage.LOOK, Stage.DECIDE, Stage.FILL, Stage.FUSE]
     assert [batch.num_units for batch, _ in batches] == [T, 1, 2, 1]
@@ -128,7 +137,7 @@ def test_the_backend_is_called_from_one_thread_however_many_batches_are_in_hand(
         threads.add(threading.get_ident())
 
     initializer = partial(before, None)
-    with Scheduler(Watched(BACKEND, before), CONFIG, num_in_hand=3, initializer=initializer) as scheduler:
+    with scheduling(Watched(BACKEND, before), num_in_hand=3, initializer=initializer) as scheduler:
         wait([scheduler.submit(frames(seed), at_price(0)) for seed in range(30)], WAIT_S)
     assert len(threads) == 1
 
@@ -137,11 +146,11 @@ def test_while_the_device_computes_another_batch_is_made_ready() -> None:
     """The second batch is chosen while the first is stopped on the device: its frames wait in no lane."""
     turnstile = Turnstile(0)
     limits = Limits(max_batch_frames=T)
-    with Scheduler(Watched(BACKEND, turnstile), CONFIG, limits, num_in_hand=2) as scheduler:
+    with scheduling(Watched(BACKEND, turnstile), limits, num_in_hand=2) as scheduler:
         futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(3)]
         turnstile.wait_until_stopped()
         give_up_at = time.monotonic() + WAIT_S
-        while scheduler.load().num_waiting != {Lane(Stage.LOOK): T}:
+        while in_flight(scheduler).num_waiting != {Lane(Stage.LOOK): T}:
             assert time.monotonic() < give_up_at
             time.sleep(0.001)
         turnstile.let_go()
@@ -155,7 +164,7 @@ def test_while_the_device_computes_another_batch_is_made_ready() -> None:
 def test_over_its_bound_the_scheduler_refuses_and_has_room_again_later() -> None:
     turnstile = Turnstile(0)
     limits = Limits(max_frames_in_flight=2 * T)
-    with Scheduler(Watched(BACKEND, turnstile), CONFIG, limits) as scheduler:
+    with scheduling(Watched(BACKEND, turnstile), limits) as scheduler:
         inside = [scheduler.submit(frames(seed), at_price(0)) for seed in range(2)]
         with pytest.raises(OverloadedError, match=f"{2 * T} of at most {2 * T} frames"):
             scheduler.submit(frames(2), at_price(0))
@@ -164,37 +173,6 @@ def test_over_its_bound_the_scheduler_refuses_and_has_room_again_later() -> None
         turnstile.let_go()
         assert wait(inside, WAIT_S).not_done == set()
         assert scheduler.submit(frames(2), at_price(0)).result(WAIT_S)
-
-
-def test_in_line_more_videos_than_fit_are_all_answered_and_the_bound_holds() -> None:
-    limits = Limits(max_frames_in_flight=2 * T)
-    most = [0]
-
-    def before(*_: object) -> None:
-        most[0] = max(most[0], crowded.load().num_frames)
-
-    crowded = Scheduler(Watched(BACKEND, before), CONFIG, limits)
-    with crowded, ThreadPoolExecutor(8) as callers:
-        futures = [callers.submit(crowded.submit_in_line, frames(i), at_price(0)) for i in range(24)]
-        for seed, future in enumerate(futures):
-            assert_same(future.result(WAIT_S).result(WAIT_S), alone(frames(seed), at_price(0)))
-    assert 0 < most[0] <= 2 * T
-
-
-def test_whoever_waits_in_line_is_told_when_the_deadline_passes_or_the_scheduler_closes() -> None:
-    turnstile = Turnstile(0)
-    full = Scheduler(Watched(BACKEND, turnstile), CONFIG, Limits(max_frames_in_flight=T))
-    full.submit(frames(0), at_price(0))
-    turnstile.wait_until_stopped()
-    with pytest.raises(DeadlineExceededError, match="waiting for room"):
-        full.submit_in_line(frames(1), at_price(0), deadline=time.monotonic() + 0.01)
-    with ThreadPoolExecutor(2) as callers:
-        waiting = callers.submit(full.submit_in_line, frames(1), at_price(0))
-        closing = callers.submit(full.close)
-        with pytest.raises(OverloadedError, match="closed"):
-            waiting.result(WAIT_S)
-        turnstile.let_go()
-        closing.result(WAIT_S)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +195,11 @@ def test_a_model_with_temporal_shift_is_refused() -> None:
         update={"temporal_shift": True, "clip": CONFIG.clip.model_copy(update={"order": "time"})}
     )
     with pytest.raises(ValueError, match="temporal shift"):
-        Scheduler(BACKEND, config)
+        Scheduler(HostRoom(BACKEND, config), config)
 
 
 def test_what_could_never_run_is_refused() -> None:
     with pytest.raises(ValueError, match="in hand"):
-        Scheduler(BACKEND, CONFIG, num_in_hand=0)
+        scheduling(BACKEND, num_in_hand=0)
     with pytest.raises(ValueError, match="never fits"):
-        Scheduler(BACKEND, CONFIG, Limits(max_frames_in_flight=T - 1))
+        scheduling(BACKEND, Limits(max_frames_in_flight=T - 1))

@@ -14,13 +14,18 @@ from sdcom.engine.composed import Composed
 from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
-from sdcom.engine.scheduler import Scheduler
+from sdcom.engine.places import Places
 from sdcom.errors import DeadlineExceededError
-from tests.sdcom.engine.numpy_backend import CONFIG, NumpyBackend, T, at_price, frames, metered
+from tests.sdcom.engine.alone import in_flight, scheduling
+from tests.sdcom.engine.numpy_backend import NumpyBackend, T, at_price, frames, metered
 
-NUM_VIDEOS, NUM_CALLERS, WAIT_S = 120, 6, 60
+NUM_VIDEOS, NUM_CALLERS, NUM_PLACES, WAIT_S = 120, 6, 10, 60
 LIMITS = Limits(
-    max_batch_frames=24, max_batch_videos=5, max_frames_in_flight=10 * T, buckets=(4, 8, 24), patience_s=0.01
+    max_batch_frames=24,
+    max_batch_videos=5,
+    max_frames_in_flight=NUM_PLACES * T,
+    buckets=(4, 8, 24),
+    patience_s=0.01,
 )
 
 
@@ -50,19 +55,21 @@ def test_in_any_turmoil_every_future_ends_nothing_stays_and_answers_are_right(
 ) -> None:
     trouble, random = Trouble(seed), Random(seed)
     clips = [frames(i % 20, random.randint(1, T)) for i in range(NUM_VIDEOS)]
-    backend, costs = metered(trouble), MACHINES["h200"]
-    with Scheduler(backend, CONFIG, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
+    backend, costs, places = metered(trouble), MACHINES["h200"], Places(NUM_PLACES)
+    with scheduling(backend, LIMITS, costs=costs, num_in_hand=num_in_hand) as scheduler:
 
         def submit(index: int) -> None:
             planner, deadline = at_price(index % 3), None if index % 10 else 0.0
-            trouble.futures[index] = scheduler.submit_in_line(clips[index], planner, deadline=deadline)
+            trouble.futures[index] = places.submit(
+                lambda: scheduler.submit(clips[index], planner, deadline=deadline), deadline=deadline
+            )
 
         with ThreadPoolExecutor(NUM_CALLERS) as callers:
             submitted = [callers.submit(submit, index) for index in range(NUM_VIDEOS)]
         late = [future for future in submitted if isinstance(future.exception(), DeadlineExceededError)]
         assert len(late) + len(trouble.futures) == NUM_VIDEOS
         assert not wait(trouble.futures.values(), WAIT_S).not_done
-        load = scheduler.load()
+        load = in_flight(scheduler)
     answers = {index: future.result() for index, future in trouble.futures.items() if _was_answered(future)}
     assert answers, "some get through"
     assert (load.num_frames, load.num_videos, load.num_waiting) == (0, 0, {})
@@ -76,7 +83,7 @@ def _was_answered(future: Future[Composed]) -> bool:
 
 
 def _assert_right(answers: dict[int, Composed], clips: Sequence[UInt8Array]) -> None:
-    with Scheduler(NumpyBackend(), CONFIG) as peaceful:
+    with scheduling(NumpyBackend()) as peaceful:
         for index, answer in answers.items():
             expected = peaceful.submit(clips[index], at_price(index % 3)).result(WAIT_S)
             np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=1e-4, atol=1e-5)

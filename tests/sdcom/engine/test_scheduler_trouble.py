@@ -1,7 +1,6 @@
 """Whoever leaves or fails does so alone: cancelled, expired, closed, poisoned, out of memory."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
@@ -16,10 +15,20 @@ from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
 from sdcom.engine.metered import Metered
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.queues import Batch
 from sdcom.engine.scheduler import Scheduler
 from sdcom.errors import DeadlineExceededError, OverloadedError
-from tests.sdcom.engine.alone import BACKEND, NUM_WIDTHS, WAIT_S, alone, assert_same, planned
+from tests.sdcom.engine.alone import (
+    BACKEND,
+    NUM_WIDTHS,
+    WAIT_S,
+    alone,
+    assert_same,
+    in_flight,
+    planned,
+    scheduling,
+)
 from tests.sdcom.engine.numpy_backend import (
     CONFIG,
     MACS,
@@ -37,11 +46,11 @@ from tests.sdcom.engine.numpy_backend import (
 
 async def test_a_coroutine_that_stops_waiting_cancels_its_video() -> None:
     turnstile = Turnstile(0)
-    with Scheduler(Watched(BACKEND, turnstile), CONFIG) as scheduler:
+    with scheduling(Watched(BACKEND, turnstile)) as scheduler:
         waiting = asyncio.wrap_future(scheduler.submit(frames(0), at_price(0)))
         waiting.cancel()
         await asyncio.sleep(0)  # the loop passes it on
-        assert scheduler.load().num_videos == 0
+        assert in_flight(scheduler).num_videos == 0
         turnstile.let_go()
 
 
@@ -51,9 +60,8 @@ def test_a_video_may_be_cancelled_at_every_point_and_the_others_never_notice(sto
     entrance, turnstile = Turnstile(0), Turnstile(stop_at)
     plans = (planned(0, 1, 2, 3, 0, 1), planned(1, 1, 2, 2, 3, 3))
     batches: list[Batch] = []
-    with Scheduler(
+    with scheduling(
         Watched(BACKEND, turnstile),
-        CONFIG,
         initializer=entrance,
         on_batch=lambda batch, _: batches.append(batch),
     ) as scheduler:
@@ -64,7 +72,7 @@ def test_a_video_may_be_cancelled_at_every_point_and_the_others_never_notice(sto
         assert wait([leaves], WAIT_S).done
         turnstile.let_go()
         answer = stays.result(WAIT_S)
-        assert scheduler.load().num_frames == 0
+        assert in_flight(scheduler).num_frames == 0
     assert_same(answer, alone(frames(0), plans[0]))
     with pytest.raises(CancelledError):
         leaves.result()
@@ -82,7 +90,7 @@ def test_a_deadline_that_passes_ends_a_video_before_more_of_it_is_computed() -> 
     now_s = [0.0]
     turnstile = Turnstile(0)
     backend = metered(turnstile)
-    with Scheduler(backend, CONFIG, clock=lambda: now_s[0]) as scheduler:
+    with scheduling(backend, clock=lambda: now_s[0]) as scheduler:
         hurried = scheduler.submit(frames(0), at_price(0), deadline=5.0)
         patient = scheduler.submit(frames(1), at_price(0), deadline=50.0)
         turnstile.wait_until_stopped()
@@ -98,7 +106,7 @@ def test_a_deadline_that_passes_ends_a_video_before_more_of_it_is_computed() -> 
 
 def test_closing_ends_everything_in_flight_and_refuses_what_comes() -> None:
     turnstile = Turnstile(1)
-    scheduler = Scheduler(Watched(BACKEND, turnstile), CONFIG)
+    scheduler = scheduling(Watched(BACKEND, turnstile))
     futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(5)]
     turnstile.wait_until_stopped()
     closing = threading.Thread(target=scheduler.close)
@@ -116,7 +124,7 @@ def test_closing_ends_everything_in_flight_and_refuses_what_comes() -> None:
 
 
 def test_closing_from_a_callback_does_not_hang() -> None:
-    scheduler = Scheduler(BACKEND, CONFIG)
+    scheduler = scheduling()
     future = scheduler.submit(frames(0), at_price(0))
     closed = threading.Event()
 
@@ -145,7 +153,7 @@ def breaking(breaks: Callable[[Stage, Float32Array | UInt8Array], Exception | No
 def run_three(backend: Parts, planner: Planner, limits: Limits | None = None) -> list[object]:
     """Run three videos, the second one black; return answers or errors."""
     entrance = Turnstile(0)  # so that all three are there before the first batch
-    with Scheduler(backend, CONFIG, limits, costs=MACHINES["h200"], initializer=entrance) as scheduler:
+    with scheduling(backend, limits, costs=MACHINES["h200"], initializer=entrance) as scheduler:
         clips = [frames(0), np.zeros_like(frames(1)), frames(2)]
         futures = [scheduler.submit(clip, planner) for clip in clips]
         entrance.let_go()
@@ -185,7 +193,7 @@ def test_a_backend_that_always_fails_fails_every_video_and_the_scheduler_lives_o
     def breaks(stage: Stage, rows: Float32Array | UInt8Array) -> Exception | None:
         return RuntimeError("no device") if broken[0] else None
 
-    with Scheduler(breaking(breaks), CONFIG) as scheduler:
+    with scheduling(breaking(breaks)) as scheduler:
         for future in [scheduler.submit(frames(seed), at_price(0)) for seed in range(4)]:
             assert isinstance(future.exception(WAIT_S), RuntimeError)
         broken[0] = False
@@ -201,7 +209,7 @@ def test_a_bad_planner_fails_its_own_video_alone(scheduler: Scheduler, planner: 
     bad, good = scheduler.submit(frames(0), planner), scheduler.submit(frames(1), at_price(0))
     assert isinstance(bad.exception(WAIT_S), ValueError | ZeroDivisionError)
     assert_same(good.result(WAIT_S), alone(frames(1), at_price(0)))
-    assert scheduler.load().num_frames == 0
+    assert in_flight(scheduler).num_frames == 0
 
 
 def test_a_backend_that_answers_too_few_rows_fails_the_video() -> None:
@@ -209,7 +217,10 @@ def test_a_backend_that_answers_too_few_rows_fails_the_video() -> None:
         def fill(self, frames_NHWC: UInt8Array, width: float) -> Float32Array:
             return super().fill(frames_NHWC, width)[:-1]
 
-    with Scheduler(Short(), CONFIG) as scheduler, pytest.raises(ValueError, match="1 rows of 2"):
+    with (
+        scheduling(Short()) as scheduler,
+        pytest.raises(ValueError, match="1 rows of 2"),
+    ):
         scheduler.submit(frames(0), planned(1, 1, 0, 0, 0, 0)).result(WAIT_S)
 
 
@@ -238,54 +249,23 @@ def test_a_frame_that_never_fits_fails_its_video_alone() -> None:
     assert [isinstance(outcome, MemoryError) for outcome in outcomes] == [False, True, False]
 
 
-class Holding(Watched):
-    """A backend that tells a function of every video that is brought to it."""
-
-    def __init__(
-        self, before_hold: Callable[[UInt8Array], object], before: Callable[[Stage, object], None]
-    ) -> None:
-        super().__init__(BACKEND, before)
-        self._before_hold = before_hold
+class Choosy(HostRoom):
+    """A room that takes no black videos in."""
 
     def hold(self, frames_THWC: UInt8Array) -> Held:
-        self._before_hold(frames_THWC)
+        if not frames_THWC.any():
+            raise MemoryError("no room for one more video")
         return super().hold(frames_THWC)
 
 
-def test_a_video_that_cannot_be_brought_fails_alone_and_batches_stay_as_large() -> None:
-    sizes: list[int] = []
-
-    def before_hold(frames_THWC: UInt8Array) -> None:
-        if not frames_THWC.any():
-            raise MemoryError("no room for one more video")
-
-    def before(stage: Stage, rows: object) -> None:
-        if stage is Stage.LOOK:
-            assert isinstance(rows, np.ndarray)
-            sizes.append(len(rows))
-
-    backend = Holding(before_hold, before)
-    one, black, other = run_three(backend, at_price(0), Limits(max_batch_frames=32))
-    assert isinstance(black, MemoryError)
-    for answer, seed in ((one, 0), (other, 2)):
-        assert isinstance(answer, Composed)
+def test_a_video_that_cannot_be_brought_is_not_taken_in_and_leaves_nothing_behind() -> None:
+    with Scheduler(Choosy(BACKEND, CONFIG), CONFIG, Limits(max_frames_in_flight=2 * T)) as scheduler:
+        first = scheduler.submit(frames(0), at_price(0))
+        with pytest.raises(MemoryError, match="one more video"):
+            scheduler.submit(np.zeros_like(frames(1)), at_price(0))
+        answers = [first.result(WAIT_S), scheduler.submit(frames(2), at_price(0)).result(WAIT_S)]
+    for answer, seed in zip(answers, (0, 2), strict=True):
         assert_same(answer, alone(frames(seed), at_price(0)))
-    assert sizes == [2 * T], "the others together, once"
-
-
-def test_two_batches_in_hand_bring_their_video_once() -> None:
-    num_brought, both = [0], threading.Barrier(2)
-
-    def before_hold(_: UInt8Array) -> None:
-        num_brought[0] += 1
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)  # for the other batch, which must not come
-
-    backend, limits = Holding(before_hold, lambda *_: None), Limits(max_batch_frames=T // 2)
-    with Scheduler(backend, CONFIG, limits, num_in_hand=2) as scheduler:
-        answer = scheduler.submit(frames(0), at_price(0)).result(WAIT_S)
-    assert_same(answer, alone(frames(0), at_price(0)))
-    assert num_brought == [1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -296,7 +276,7 @@ def test_if_the_thread_itself_breaks_nobody_waits_for_it() -> None:
         turnstile()
         raise RuntimeError("no such device")
 
-    scheduler = Scheduler(BACKEND, CONFIG, initializer=broken)
+    scheduler = scheduling(BACKEND, initializer=broken)
     future = scheduler.submit(frames(0), at_price(0))
     turnstile.let_go()
     with pytest.raises(RuntimeError, match="no such device"):

@@ -23,6 +23,7 @@ from sdcom.engine.turns import OneByOne, Together, Turns
 from sdcom.errors import DeadlineExceededError, OverloadedError
 from sdcom.model import Model
 from tests.sdcom.conftest import always, patterned_frames
+from tests.sdcom.engine.alone import in_flight
 
 BOTH: dict[str, Callable[[TorchBackend], Turns]] = {
     "one by one": OneByOne,
@@ -103,7 +104,7 @@ def _full(turns: Turns, model: Model) -> Iterator[ThreadPoolExecutor]:
             threads.submit(_composed, turns, patterned_frames(4, seed), _policy(model)) for seed in range(3)
         ]
         try:
-            while isinstance(turns, Together) and turns._scheduler.load().num_videos < 3:
+            while isinstance(turns, Together) and in_flight(turns._scheduler).num_videos < 3:
                 time.sleep(0.01)
             yield threads
         finally:
