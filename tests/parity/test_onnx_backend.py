@@ -25,9 +25,10 @@ from sdcom.engine.reference import compose
 from sdcom.engine.resizing import resize_matrix
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
-from sdcom.engine.turns import Apart
+from sdcom.engine.turns import Apart, turns_for
 from sdcom.errors import ModelDirectoryError, SettingsError
 from sdcom.model import Model, save_model
+from sdcom.processors import num_processors
 from sdcom.recognizer import bundled_model_dir
 from tests.conftest import REPOSITORY, TINY_CONFIG, lively_networks
 from tests.parity.networks import NETWORKS, assert_close, lively_model, network_config
@@ -54,6 +55,14 @@ def test_every_part_at_every_width_is_the_same(
     maxima_BTF = np.maximum.accumulate(fused_NF)[None]
     assert_close(ours.classify(maxima_BTF), theirs.classify(maxima_BTF))
     assert_close(ours.classify(maxima_BTF[:, 2:3], first=2), theirs.classify(maxima_BTF)[:, 2:3])
+
+
+def test_there_is_a_worker_for_every_processor_and_for_torch_one(tiny_model: Model) -> None:
+    for backend, num_workers in ((_onnx_of(tiny_model), num_processors()), (TorchBackend(tiny_model), 1)):
+        turns = turns_for(backend, None, num_videos=3)
+        assert isinstance(turns, Apart)
+        assert turns._workers._max_workers == num_workers
+        turns.close()
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
