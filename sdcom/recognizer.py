@@ -23,7 +23,7 @@ from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, check_compiled, load_backend
 from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
-from sdcom.engine.turns import OneByOne, Turns, turns_for
+from sdcom.engine.turns import Apart, Turns, turns_for
 from sdcom.errors import InvalidParameterError
 from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
@@ -45,7 +45,7 @@ def bundled_model_dir() -> Path:
 
 
 class Recognizer:
-    """A model and its decoders: decoding runs in parallel, the networks one video at a time or in batches.
+    """A model and its decoders: both work on several videos at once.
 
     Args:
         backend: runs the model's networks.
@@ -74,7 +74,7 @@ class Recognizer:
         self._hardware = hardware
         clip = self.info.config.clip
         self._order_T = feeding_order(clip.num_frames, clip.order)
-        self._turns = turns or OneByOne(backend)
+        self._turns = turns or Apart(backend)
 
     @classmethod
     def load(
@@ -91,6 +91,7 @@ class Recognizer:
         precision: PrecisionName = "auto",
         compiled: bool = False,
         batching: bool | None = None,
+        num_network_workers: int | None = None,
     ) -> Self:
         """Load a model and start its decode workers.
 
@@ -109,10 +110,13 @@ class Recognizer:
                 `batching`.
             batching: batches across videos; None has them everywhere but on a processor, which they do not
                 make faster.
+            num_network_workers: videos in the networks at once, where each is computed by itself; None is one
+                per processor for ONNX Runtime on processors, else one.
 
         Raises:
             ModelDirectoryError: the directory is not a whole, readable model.
-            SettingsError: the engine or the device cannot be had, or nothing would run compiled.
+            SettingsError: the engine or the device cannot be had, nothing would run compiled, or several
+                workers are asked for where there can be but one.
         """
         directory, num_threads = model_dir or bundled_model_dir(), num_threads or num_network_threads()
         backend = load_backend(
@@ -127,7 +131,9 @@ class Recognizer:
             check_compiled(backend.buckets, backend.info.config.clip.num_frames)
         hardware = applying(load_hardware(directory), backend.info, backend.provider, num_threads)
         num_workers = num_decode_workers or num_processors()
-        turns = turns_for(backend, batching, num_videos=num_workers + 1)  # before decoders are busy
+        turns = turns_for(  # before decoders are busy
+            backend, batching, num_videos=num_workers + 1, num_workers=num_network_workers
+        )
         try:
             decoders = DecoderPool(
                 backend.info.config.clip,

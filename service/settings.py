@@ -36,6 +36,8 @@ class Settings(BaseSettings):
         decode_workers: jailed decode processes; one per processor that may be used when unset.
         sampling: which frame of each of a video's equal stretches is looked at.
         threads: threads of one network call; half of the processors when unset.
+        network_workers: videos in the networks at once, on a processor; one per processor when unset, with
+            torch one.
         engine: what runs the networks: onnx, torch, or auto: torch on a GPU that it can use, else onnx where
             it is installed and can.
         device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
@@ -72,6 +74,7 @@ class Settings(BaseSettings):
     decode_workers: int | None = Field(None, ge=1, le=256)
     sampling: Sampling = "centers"
     threads: int | None = Field(None, ge=1, le=1024)
+    network_workers: int | None = Field(None, ge=1, le=1024)
     engine: EngineName = "auto"
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
@@ -117,6 +120,7 @@ class Settings(BaseSettings):
             "num_decode_workers": self.num_decode_workers,
             "sampling": self.sampling,
             "num_threads": self.threads,
+            "num_network_workers": self.network_workers,
             "engine": self.engine,
             "device": self.device,
             "precision": self.precision,

@@ -40,6 +40,8 @@ _PROVIDERS: Mapping[Device, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 
+_MOST_FRAMES_OF_A_CALL = 4
+"""On a processor: what one call writes between layers stays near it, and several calls at once stay small."""
 
 _REFUSED_GRAPHS = (
     checker.ValidationError,
@@ -90,6 +92,7 @@ class OnnxBackend(OnHost):
             )
         self._info = info
         self._num_features = feature_channels(info.config.dynamic)
+        self._most_frames = _MOST_FRAMES_OF_A_CALL if device == "cpu" else None
         sessions = _SessionFactory(device)
         try:
             self._open(sessions, weights, num_threads)
@@ -145,7 +148,9 @@ class OnnxBackend(OnHost):
 
     def look(self, frames_NHWC: UInt8Array) -> Looked:
         """Run the static network and the gate's embedding on RGB crops."""
-        features_ND, embeddings_NE = self._static.run(["features", "embeddings"], {"frames": frames_NHWC})
+        outputs = ["features", "embeddings"]
+        calls = [self._static.run(outputs, {"frames": part}) for part in self._calls(frames_NHWC)]
+        features_ND, embeddings_NE = (np.concatenate(rows) for rows in zip(*calls, strict=True))
         return Looked(features_ND, embeddings_NE)
 
     def decide(
@@ -162,9 +167,17 @@ class OnnxBackend(OnHost):
     def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
         """Run the dynamic network; return features [N, Dd], zero-padded."""
         assert before_N is None, "no graph shifts"
-        (features_Nd,) = self._dynamic[width].run(["features"], {"frames": frames_NHWC})
+        session = self._dynamic[width]
+        calls = [session.run(["features"], {"frames": part})[0] for part in self._calls(frames_NHWC)]
+        features_Nd: Float32Array = np.concatenate(calls)
         missing = self._num_features - features_Nd.shape[1]
         return np.pad(features_Nd, ((0, 0), (0, missing))) if missing else features_Nd
+
+    def _calls(self, frames_NHWC: UInt8Array) -> list[UInt8Array]:
+        """Return the frames of each call of a backbone."""
+        num_frames = len(frames_NHWC)
+        most = self._most_frames or num_frames
+        return [frames_NHWC[start : start + most] for start in range(0, num_frames, most)]
 
     def fuse(self, features_ND: Float32Array, supplements_ND: Float32Array) -> Float32Array:
         """Return each frame's fused features [N, F]."""
@@ -194,7 +207,7 @@ class OnnxBackend(OnHost):
 
 @cache
 def _share_one_arena() -> None:
-    """Let all sessions of this process take their scratch memory from one arena: one runs at a time."""
+    """Let all sessions of this process take their scratch memory from one arena: few run at a time."""
     arena = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

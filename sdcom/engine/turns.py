@@ -1,4 +1,4 @@
-"""Whose turn it is: one video after the other, or batches of the frames of all that are in flight."""
+"""Whose turn it is: videos by themselves, or batches of the frames of all that are in flight."""
 
 import threading
 import time
@@ -17,6 +17,7 @@ from sdcom.engine.places import Places, left_s, too_late
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
+from sdcom.processors import num_processors
 
 Answer = TypeVar("Answer")
 
@@ -29,7 +30,7 @@ MOST_FRAMES_IN_FLIGHT = 4 * MOST_AT_ONCE
 
 
 class Turns(Protocol):
-    """Gives the networks to one caller at a time. For any thread."""
+    """Says who gets the networks when. For any thread."""
 
     @property
     def backend(self) -> Metered:
@@ -63,7 +64,7 @@ class Turns(Protocol):
         """
 
     def call(self, work: Callable[[], Answer]) -> Answer:
-        """Run other work of the networks on their thread.
+        """Run other work of the networks on a thread of theirs, in turn.
 
         Raises:
             OverloadedError: the networks are closed.
@@ -73,20 +74,21 @@ class Turns(Protocol):
         """End after the work at hand; what waits fails with OverloadedError."""
 
 
-class OneByOne:
-    """First come, first served, on a thread of the networks' own; the same bytes give the same answer.
+class Apart:
+    """Each video by itself, first come, first served; the same bytes give the same answer.
 
-    A thread, not a lock: each thread that calls the networks would get OpenMP threads of its own, and leave
+    On threads of the networks' own: each thread that calls torch gets OpenMP threads of its own, and leaves
     them spinning on the processors that the next call needs.
 
     Args:
-        backend: of the model.
+        backend: of the model; called from as many threads at once as there are workers.
+        num_workers: threads, each of which computes one video at a time.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, num_workers: int = 1) -> None:
         self.backend = Metered(backend)
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="networks", initializer=backend.prepare_thread
+        self._workers = ThreadPoolExecutor(
+            num_workers, thread_name_prefix="networks", initializer=backend.prepare_thread
         )
 
     def submit(
@@ -108,7 +110,7 @@ class OneByOne:
                 )
             return compose_video(self.backend, frames_THWC, planner)
 
-        future = submit_on(self._thread, run)
+        future = submit_on(self._workers, run)
         future.add_done_callback(lambda _: begun.set())
         if cancellation is not None:
             cancellation.follow(future)
@@ -117,12 +119,12 @@ class OneByOne:
         return future
 
     def call(self, work: Callable[[], Answer]) -> Answer:
-        """Run work on the networks' thread, in turn."""
-        return result_on(self._thread, work)
+        """Run work on one of the networks' threads, in turn."""
+        return result_on(self._workers, work)
 
     def close(self) -> None:
         """End after the work at hand; what waits fails with OverloadedError."""
-        self._thread.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
 
 
 class Together:
@@ -185,17 +187,22 @@ class Together:
         self._scheduler.close()
 
 
-def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Turns:
-    """Return batches across videos or one video after the other, as asked or as the device likes it.
+def turns_for(
+    backend: Backend, batching: bool | None, *, num_videos: int, num_workers: int | None = None
+) -> Turns:
+    """Return batches across videos, or each by itself, as asked or as the device likes it.
 
     Args:
         backend: of the model.
         batching: what was asked for; None has batches everywhere but on a processor, which they do not make
             faster.
         num_videos: in flight at once, at least, where batches are made of them.
+        num_workers: videos computed at once, each by itself; None is one per processor for ONNX Runtime on
+            processors, else one.
 
     Raises:
-        SettingsError: batches were asked for, and the model has a temporal shift.
+        SettingsError: batches were asked for, and the model has a temporal shift; or several workers where
+            there can be but one.
     """
     shifts = backend.info.config.temporal_shift
     if batching and shifts:
@@ -205,10 +212,21 @@ def turns_for(backend: Backend, batching: bool | None, *, num_videos: int) -> Tu
     on_processor = backend.provider.name.endswith("-cpu")
     if batching is None:
         batching = not (shifts or on_processor)
+    if (batching or not on_processor) and num_workers is not None and num_workers > 1:
+        where = f"{backend.provider.name} in batches" if batching else backend.provider.name
+        raise SettingsError(
+            f"one thread calls the networks on {where}: {num_workers} network workers "
+            "(SDCOM_NETWORK_WORKERS) need a processor, and no batches (SDCOM_BATCHING)"
+        )
     if not batching:
-        return OneByOne(backend)
+        return Apart(backend, num_workers=num_workers or _default_num_workers(backend))
     return Together(
         backend,
         num_videos=max(num_videos, MOST_FRAMES_IN_FLIGHT // backend.info.config.clip.num_frames),
         most_at_once=MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE,
     )
+
+
+def _default_num_workers(backend: Backend) -> int:
+    """Return one per processor where threads of several callers do not get into each other's way."""
+    return num_processors() if backend.provider.name == "onnxruntime-cpu" else 1

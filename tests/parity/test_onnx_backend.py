@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ import torch
 from torch.nn import functional
 
 from sdcom.architecture import slim_channels
-from sdcom.budget import choose_widths
+from sdcom.budget import WidthPlan, choose_widths
 from sdcom.checkpoint import ModelInfo, load_info, load_weights
 from sdcom.config import ClipConfig, DynamicArchitecture, ModelConfig, StaticArchitecture
+from sdcom.engine.backend import Float32Array
 from sdcom.engine.composition import compose_video
 from sdcom.engine.loading import load_backend
 from sdcom.engine.onnx_backend import OnnxBackend, best_device
@@ -22,8 +25,10 @@ from sdcom.engine.reference import compose
 from sdcom.engine.resizing import resize_matrix
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
+from sdcom.engine.turns import Apart, turns_for
 from sdcom.errors import ModelDirectoryError, SettingsError
 from sdcom.model import Model, save_model
+from sdcom.processors import num_processors
 from sdcom.recognizer import bundled_model_dir
 from tests.conftest import REPOSITORY, TINY_CONFIG, lively_networks
 from tests.parity.networks import NETWORKS, assert_close, lively_model, network_config
@@ -50,6 +55,33 @@ def test_every_part_at_every_width_is_the_same(
     maxima_BTF = np.maximum.accumulate(fused_NF)[None]
     assert_close(ours.classify(maxima_BTF), theirs.classify(maxima_BTF))
     assert_close(ours.classify(maxima_BTF[:, 2:3], first=2), theirs.classify(maxima_BTF)[:, 2:3])
+
+
+def test_there_is_a_worker_for_every_processor_and_for_torch_one(tiny_model: Model) -> None:
+    for backend, num_workers in ((_onnx_of(tiny_model), num_processors()), (TorchBackend(tiny_model), 1)):
+        turns = turns_for(backend, None, num_videos=3)
+        assert isinstance(turns, Apart)
+        assert turns._workers._max_workers == num_workers
+        turns.close()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_many_videos_at_once_get_the_same_bits_as_one_by_one(tiny_model: Model, num_threads: int) -> None:
+    ours, macs_K = _onnx_of(tiny_model, num_threads), tiny_model.info.macs.dynamic_by_choice
+    clips = [patterned_frames(4, seed) for seed in range(24)]
+
+    def plan(logits_TK: Float32Array) -> WidthPlan:
+        return choose_widths(logits_TK, macs_K, 0.0)
+
+    turns = Apart(ours, num_workers=4)
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda clip: turns.submit(clip, plan).result(60), clips))
+    turns.close()
+    for clip, answer in zip(clips, answers, strict=True):
+        expected = compose_video(ours, clip, plan)
+        np.testing.assert_array_equal(answer.logits_TL, expected.logits_TL)
+        assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
+    assert turns.backend.executed() == sum((answer.ledger.macs for answer in answers), Counter())
 
 
 def test_the_gate_goes_on_from_a_state_and_decides_several_videos_at_once() -> None:
@@ -95,8 +127,9 @@ def test_the_resize_matrix_is_torchs_antialiased_bilinear(size: int, resolution:
 
 
 def test_a_batch_of_frames_is_those_frames_one_by_one(tiny_model: Model) -> None:
+    """More frames than one call of a backbone takes."""
     ours = _onnx_of(tiny_model)
-    frames_NHWC = patterned_frames(5, 2)
+    frames_NHWC = patterned_frames(9, 2)
     runs: list[Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]] = [
         lambda frames: ours.look(frames).features_ND,
         lambda frames: ours.fill(frames, 0.5),
@@ -194,6 +227,6 @@ def _both(config: ModelConfig) -> tuple[OnnxBackend, TorchBackend]:
     return _onnx_of(model), TorchBackend(model)
 
 
-def _onnx_of(model: Model) -> OnnxBackend:
+def _onnx_of(model: Model, num_threads: int = 1) -> OnnxBackend:
     weights = {name: tensor.numpy() for name, tensor in model.networks.state_dict().items()}
-    return OnnxBackend(model.info, weights)
+    return OnnxBackend(model.info, weights, num_threads=num_threads)

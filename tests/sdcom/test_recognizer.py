@@ -224,10 +224,19 @@ def test_a_deadline_in_the_past_is_refused_and_costs_the_next_request_nothing(
     assert recognizer.recognize(clip, deadline=time.monotonic() + 60).predictions
 
 
-def test_the_networks_run_on_one_thread_whoever_asks(recognizer: Recognizer) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(recognizer._turns.call, threading.get_ident) for _ in range(8)]
-        assert len({one.result(20) for one in asked}) == 1
+def test_the_networks_run_on_their_own_threads_whoever_asks(tiny_model_dir: Path) -> None:
+    met = threading.Barrier(3)
+
+    def meet() -> int:
+        met.wait(20)
+        return threading.get_ident()
+
+    with (
+        Recognizer.load(tiny_model_dir, num_decode_workers=1, num_network_workers=3) as recognizer,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        asked = [threads.submit(recognizer._turns.call, meet) for _ in range(6)]
+        assert len({one.result(20) for one in asked}) == 3
 
 
 def test_the_torch_engine_gets_its_threads(tiny_model_dir: Path) -> None:

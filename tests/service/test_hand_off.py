@@ -16,7 +16,7 @@ from sdcom.engine.backend import Backend, Float32Array, UInt8Array
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.torch_backend import TorchBackend
-from sdcom.engine.turns import OneByOne, Together, Turns
+from sdcom.engine.turns import Apart, Together, Turns
 from sdcom.model import Model
 from sdcom.recognizer import Recognizer
 from sdcom.video import DecoderPool
@@ -35,10 +35,11 @@ VIDEO_BYTES = encode(num_frames=10)
 
 TurnsOf = Callable[[Backend], Turns]
 TURNS = [
-    pytest.param(OneByOne, 1, id="one by one"),
+    pytest.param(Apart, 1, id="one by one"),
     pytest.param(lambda backend: Together(backend, num_videos=4), 4, id="together"),
 ]
 """How the networks are shared, and how many videos they hold."""
+SIDE_BY_SIDE = pytest.param(lambda backend: Apart(backend, num_workers=3), 3, id="side by side")
 
 
 class WatchedBackend(Watched):
@@ -131,7 +132,7 @@ async def test_two_decoders_feed_batches_of_many_videos(
     await end(service, device)
 
 
-@pytest.mark.parametrize(("turns_of", "num_videos"), TURNS)
+@pytest.mark.parametrize(("turns_of", "num_videos"), [*TURNS, SIDE_BY_SIDE])
 async def test_no_more_videos_are_decoded_than_the_networks_have_room_for(
     tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:

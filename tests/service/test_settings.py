@@ -50,6 +50,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(
     ("name", "value"),
     [
         ("QUEUE_SIZE", "0"),
+        ("NETWORK_WORKERS", "0"),
         ("HTTP_PORT", "70000"),
         ("REQUEST_TIMEOUT_S", "inf"),
         ("LOG_FORMAT", "xml"),

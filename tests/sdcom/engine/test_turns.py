@@ -14,28 +14,48 @@ import pytest
 
 from sdcom.budget import choose_widths
 from sdcom.cancellation import Cancellation
-from sdcom.engine.backend import UInt8Array
+from sdcom.engine.backend import Looked, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
-from sdcom.engine.turns import OneByOne, Together, Turns
-from sdcom.errors import DeadlineExceededError, OverloadedError
+from sdcom.engine.turns import Apart, Together, Turns, turns_for
+from sdcom.errors import DeadlineExceededError, OverloadedError, SettingsError
 from sdcom.model import Model
 from tests.sdcom.conftest import always, patterned_frames
 from tests.sdcom.engine.alone import in_flight
 
-BOTH: dict[str, Callable[[TorchBackend], Turns]] = {
-    "one by one": OneByOne,
+WAYS: dict[str, Callable[[TorchBackend], Turns]] = {
+    "one by one": Apart,
+    "side by side": lambda backend: Apart(backend, num_workers=3),
     "together": lambda backend: Together(backend, num_videos=3),
 }
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=WAYS)
 def turns(request: pytest.FixtureRequest, tiny_model: Model) -> Iterator[Turns]:
-    turns = BOTH[request.param](TorchBackend(tiny_model))
+    turns = WAYS[request.param](TorchBackend(tiny_model))
     yield turns
     turns.close()
+
+
+@contextmanager
+def _occupied(turns: Turns, threads: ThreadPoolExecutor) -> Iterator[list[Future[str]]]:
+    """Keep every thread of the networks busy."""
+    num_threads = turns._workers._max_workers if isinstance(turns, Apart) else 1
+    begun, release = threading.Barrier(num_threads + 1), threading.Event()
+
+    def occupy() -> str:
+        begun.wait(20)
+        release.wait(60)
+        return "was at work"
+
+    working = [threads.submit(turns.call, occupy) for _ in range(num_threads)]
+    try:
+        begun.wait(20)
+        yield working
+    finally:
+        release.set()
 
 
 def _policy(model: Model) -> Planner:
@@ -58,57 +78,61 @@ def test_every_video_gets_its_own_answer_whoever_asks_with_it(turns: Turns, tiny
         expected = compose_video(TorchBackend(tiny_model), clip, plan)
         assert (answer.plan, answer.ledger) == (expected.plan, expected.ledger)
         np.testing.assert_allclose(answer.logits_TL, expected.logits_TL, rtol=0, atol=1e-4)
+        if isinstance(turns, Apart):
+            np.testing.assert_array_equal(answer.logits_TL, expected.logits_TL)
     assert turns.backend.executed() == sum((answer.ledger.macs for answer in answers), Counter())
 
 
-def test_other_work_runs_on_one_thread_and_its_error_is_its_callers(turns: Turns) -> None:
-    idents = {turns.call(threading.get_ident) for _ in range(4)}
-    assert len(idents) == 1
-    assert idents != {threading.get_ident()}
+def test_as_many_videos_are_computed_at_once_as_there_are_workers(tiny_model: Model) -> None:
+    all_three = threading.Barrier(3)
+
+    class MeetingBackend(TorchBackend):
+        def look(self, frames_NHWC: UInt8Array) -> Looked:
+            all_three.wait(20)
+            return super().look(frames_NHWC)
+
+    turns = Apart(MeetingBackend(tiny_model), num_workers=3)
+    answers = [turns.submit(patterned_frames(4, seed), _policy(tiny_model)) for seed in range(3)]
+    assert all(answer.result(20) for answer in answers)
+    turns.close()
+
+
+def test_several_workers_are_refused_where_one_thread_calls_the_networks(tiny_model: Model) -> None:
+    with pytest.raises(SettingsError, match="torch-cpu in batches: 2 network workers"):
+        turns_for(TorchBackend(tiny_model), True, num_videos=3, num_workers=2)
+
+
+def test_other_work_runs_on_the_networks_threads_and_its_error_is_its_callers(turns: Turns) -> None:
+    with ThreadPoolExecutor(4) as threads, _occupied(turns, threads) as working:
+        idents = [threads.submit(turns.call, threading.get_ident) for _ in range(12)]
+    assert len({ident.result(20) for ident in idents}) <= len(working)
+    assert threading.get_ident() not in {ident.result() for ident in idents}
     with pytest.raises(ZeroDivisionError):
         turns.call(lambda: 1 // 0)
     assert turns.call(lambda: "on") == "on"
 
 
 def test_a_deadline_that_passes_while_others_compute_is_kept(turns: Turns, tiny_model: Model) -> None:
-    begun, release = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        begun.set()
-        release.wait(20)
-
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(turns.call, occupy)
-        begun.wait(20)
+    with ThreadPoolExecutor(4) as threads, _occupied(turns, threads):
         deadline = time.monotonic() + 0.05
         waiting = threads.submit(_composed, turns, patterned_frames(4, 0), _policy(tiny_model), deadline)
         while time.monotonic() <= deadline:
             time.sleep(0.01)
-        release.set()
-        assert isinstance(waiting.exception(20), DeadlineExceededError)
+    assert isinstance(waiting.exception(20), DeadlineExceededError)
 
 
 @contextmanager
 def _full(turns: Turns, model: Model) -> Iterator[ThreadPoolExecutor]:
     """Have the networks busy, with no room for a video; yield threads to ask from."""
-    begun, release = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        begun.set()
-        release.wait(60)
-
     with ThreadPoolExecutor(8) as threads:
-        threads.submit(turns.call, occupy)
-        begun.wait(20)
-        inside = [
-            threads.submit(_composed, turns, patterned_frames(4, seed), _policy(model)) for seed in range(3)
-        ]
-        try:
+        with _occupied(turns, threads):
+            inside = [
+                threads.submit(_composed, turns, patterned_frames(4, seed), _policy(model))
+                for seed in range(3)
+            ]
             while isinstance(turns, Together) and in_flight(turns._scheduler).num_videos < 3:
                 time.sleep(0.01)
             yield threads
-        finally:
-            release.set()
         for each in inside:
             each.result(20)
     turns.submit(patterned_frames(4, 0), _policy(model)).result(20)  # there is room again
@@ -140,7 +164,7 @@ def test_a_thread_that_cannot_be_prepared_fails_whoever_asks(tiny_model: Model) 
         lambda turns: turns.call(lambda: 0),
         lambda turns: _composed(turns, patterned_frames(4, 0), _policy(tiny_model)),
     ):
-        turns = OneByOne(UnpreparedBackend(tiny_model))
+        turns = Apart(UnpreparedBackend(tiny_model))
         with ThreadPoolExecutor(1) as threads:
             for _ in range(2):
                 assert isinstance(threads.submit(ask, turns).exception(20), BrokenThreadPool)
@@ -148,25 +172,16 @@ def test_a_thread_that_cannot_be_prepared_fails_whoever_asks(tiny_model: Model) 
 
 
 def test_closing_ends_what_waits_and_refuses_what_comes(turns: Turns, tiny_model: Model) -> None:
-    begun, release = threading.Event(), threading.Event()
-
-    def occupy() -> str:
-        begun.set()
-        release.wait(20)
-        return "was at work"
-
+    clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
     with ThreadPoolExecutor(8) as threads:
-        working = threads.submit(turns.call, occupy)
-        begun.wait(20)
-        clip, plan = patterned_frames(4, 0), always(tiny_model, [0] * 4)
-        waiting: list[Future[str] | Future[Composed]] = [
-            threads.submit(turns.call, lambda: "too late"),
-            threads.submit(_composed, turns, clip, plan),
-        ]
-        closing = threads.submit(turns.close)
-        release.set()
+        with _occupied(turns, threads) as working:
+            waiting: list[Future[str] | Future[Composed]] = [
+                threads.submit(turns.call, lambda: "too late"),
+                threads.submit(_composed, turns, clip, plan),
+            ]
+            closing = threads.submit(turns.close)
         closing.result(20)
-        assert working.result(20) == "was at work"
+        assert {each.result(20) for each in working} == {"was at work"}
         for future in waiting:
             assert future.exception(20) is None or isinstance(future.exception(), OverloadedError)
     for ask in (lambda: turns.call(lambda: 0), lambda: turns.submit(clip, plan)):
