@@ -22,13 +22,12 @@ from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, check_compiled, load_backend
-from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
+from sdcom.engine.planning import stream_price, video_allowance, video_planner
 from sdcom.engine.turns import OneByOne, Turns, turns_for
 from sdcom.errors import InvalidParameterError
 from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
-    GIGA,
     Budget,
     Provider,
     Recognition,
@@ -275,9 +274,6 @@ class Recognizer:
     ) -> Submitted:
         """Compose frame by frame, decoding no more than is asked for; the answer is there on return."""
         allowance = video_allowance(self.info, budget, hardware=self._hardware, max_budget=asked.max_budget)
-        limit = video_limit(self.info, budget)
-        max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
-        lam = exit_price(self.info.exits, confidence, max_gmacs)
 
         def in_turn(step: Callable[[], Answer]) -> Answer:
             asked.cancellation.check()
@@ -288,7 +284,6 @@ class Recognizer:
                 self._turns.backend,
                 coming.frames(self._order_T, before_round=asked.cancellation.check),
                 confidence=confidence,
-                lam=lam,
                 allowance=allowance,
                 deadline=asked.deadline,
                 in_turn=in_turn,

@@ -4,10 +4,9 @@ Shapes: T frames, K widths.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from sdcom.budget import Allowance, Currency
-from sdcom.checkpoint import ExitPoint, ModelInfo
+from sdcom.checkpoint import CalibrationPoint, ModelInfo
 from sdcom.engine.composed import Planner
 from sdcom.engine.hardware import HardwareCosts
 from sdcom.errors import FlopsBelowFloorError, InvalidParameterError, TimeBelowFloorError
@@ -130,34 +129,7 @@ def stream_price(info: ModelInfo, budget: Budget | None) -> float:
     return _smallest_price_within(info.calibration, (allowed - (floor - info.macs.floor(num_frames))) / GIGA)
 
 
-def exit_price(exits: Sequence[ExitPoint], confidence: float, max_gmacs: float | None) -> float:
-    """Return the price that calibration found for stopping at a confidence within a mean cost.
-
-    Args:
-        exits: the model's calibrated exits; those of the confidence nearest to the one asked for count.
-        confidence: probability of the best class at which a video ends.
-        max_gmacs: mean cost of a video; None is no limit.
-
-    Returns:
-        The smallest price whose mean cost is within the limit, the largest where none is; 0 without a limit
-        or calibrated exits.
-    """
-    if max_gmacs is None or not exits:
-        return 0.0
-    nearest = min(abs(point.confidence - confidence) for point in exits)
-    return _smallest_price_within(
-        [point for point in exits if abs(point.confidence - confidence) == nearest], max_gmacs
-    )
-
-
-class _Priced(Protocol):
-    @property
-    def lam(self) -> float: ...
-    @property
-    def gmacs(self) -> float: ...
-
-
-def _smallest_price_within(points: Sequence[_Priced], max_gmacs: float) -> float:
+def _smallest_price_within(points: Sequence[CalibrationPoint], max_gmacs: float) -> float:
     """Return the smallest price whose mean cost is within the limit, or the largest where none is."""
     fitting = [point.lam for point in points if point.gmacs <= max_gmacs]
     return min(fitting) if fitting else max(point.lam for point in points)

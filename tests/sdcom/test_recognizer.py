@@ -151,6 +151,12 @@ def test_a_confident_video_ends_early_and_says_what_it_looked_at(recognizer: Rec
         recognizer.recognize(clip, min_confidence=1.5)
 
 
+def test_with_early_exit_a_budget_that_suffices_changes_no_width(recognizer: Recognizer, clip: Path) -> None:
+    free = recognizer.recognize(clip, min_confidence=0.7)
+    assert free.ledger.lam == 0
+    assert free.ledger == recognizer.recognize(clip, budget=Budget(share=1.0), min_confidence=0.7).ledger
+
+
 @pytest.mark.parametrize("confidence", [None, 1.0])
 def test_a_ceiling_is_kept_whatever_the_budget_allows(
     recognizer: Recognizer, clip: Path, confidence: float | None
