@@ -17,7 +17,7 @@ class Asked:
     """What a caller wants to know, and until when."""
 
     top_k: int
-    min_lam: float
+    max_budget: float
     deadline: float | None
     cancellation: Cancellation
 
@@ -60,7 +60,7 @@ def answerer(
     facts = VideoFacts(clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder)
 
     def answer(composed: Composed) -> Recognition:
-        composed.ledger.min_lam = asked.min_lam
+        composed.ledger.max_budget = asked.max_budget
         timing_ms = {stage: seconds * 1e3 for stage, seconds in waits_s.items()}
         timing_ms["queue"] += composed.queue_s * 1e3
         timing_ms |= {str(part): seconds * 1e3 for part, seconds in composed.stage_s.items()}

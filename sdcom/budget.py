@@ -9,7 +9,7 @@ Shapes: T frames, K widths.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -57,33 +57,49 @@ class Currency:
         """Return the currency that MACs are."""
         return cls(macs_K, macs_K)
 
-    def choose(self, gate_logits_TK: npt.ArrayLike, lam: float) -> WidthPlan:
-        """Return the gate's choice for every frame at the price `lam`, as `choose_widths` does."""
-        return self._counted(choose_widths(gate_logits_TK, self.costs_K, lam))
-
-    def fit(self, gate_logits_TK: npt.ArrayLike, most: int) -> WidthPlan:
-        """Return the plan of the smallest lam that costs at most so many units, as `fit_widths` does."""
-        return self._counted(fit_widths(gate_logits_TK, self.costs_K, most))
-
     def cost(self, plan: WidthPlan) -> int:
         """Return the units that a plan costs."""
         return sum(self.costs_K[choice] for choice in plan.choices)
 
-    def _counted(self, plan: WidthPlan) -> WidthPlan:
-        return replace(plan, macs=sum(self.macs_K[choice] for choice in plan.choices))
-
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the dynamic network may spend on one video.
+    """What the dynamic network may spend on one video, in the currency of its budget and in MACs.
 
     Attributes:
-        currency: that it is counted in.
-        left: units that it may spend, at least 0; None is no limit.
+        currency: that widths are priced in.
+        left: units of it that may be spent, at least 0; None is no limit.
+        macs_left: MACs that may be spent, at least 0; None is no limit.
     """
 
     currency: Currency
     left: int | None = None
+    macs_left: int | None = None
+
+    def plan(self, gate_logits_TK: npt.ArrayLike, lam: float = 0.0) -> WidthPlan:
+        """Return the plan of the smallest price, at least `lam`, that spends no more than is left.
+
+        What a plan costs falls with the price in both: what is cheaper in the currency is narrower.
+
+        Raises:
+            ValueError: a shape does not fit, a logit is not finite, or lam is negative.
+        """
+        walks = _walks(gate_logits_TK, self.currency.costs_K)
+        return _first_plan(walks, self.currency.macs_K, _checked_price(lam), self.covers)
+
+    def covers(self, plan: WidthPlan) -> bool:
+        """Return whether a plan spends no more than is left."""
+        return (self.left is None or self.currency.cost(plan) <= self.left) and (
+            self.macs_left is None or plan.macs <= self.macs_left
+        )
+
+    def after(self, plan: WidthPlan) -> "Allowance":
+        """Return what is left once a plan that it covers has been run."""
+        return replace(
+            self,
+            left=None if self.left is None else self.left - self.currency.cost(plan),
+            macs_left=None if self.macs_left is None else self.macs_left - plan.macs,
+        )
 
 
 def choose_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], lam: float) -> WidthPlan:
@@ -97,10 +113,7 @@ def choose_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], lam: flo
     Raises:
         ValueError: a shape does not fit, a logit is not finite, or lam is negative.
     """
-    if not lam >= 0:
-        raise ValueError(f"lam must be at least 0, got {lam}")
-    walks = _walks(gate_logits_TK, macs_K)
-    return _plan_at(lam, walks, macs_K)
+    return _plan_at(_checked_price(lam), _walks(gate_logits_TK, macs_K), macs_K)
 
 
 def fit_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], max_macs: int) -> WidthPlan:
@@ -117,8 +130,27 @@ def fit_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], max_macs: i
     walks = _walks(gate_logits_TK, macs_K)
     if max_macs < len(walks) * min(macs_K):
         raise ValueError(f"{max_macs=} is below the cheapest plan, {len(walks) * min(macs_K)}")
-    prices = sorted({step.lam for walk in walks for step in walk})
-    first_fit = bisect_left(prices, True, key=lambda lam: _plan_at(lam, walks, macs_K).macs <= max_macs)
+    return _first_plan(walks, macs_K, 0.0, lambda plan: plan.macs <= max_macs)
+
+
+def _checked_price(lam: float) -> float:
+    if not lam >= 0:
+        raise ValueError(f"lam must be at least 0, got {lam}")
+    return lam
+
+
+def _first_plan(
+    walks: Sequence[Sequence[Step]],
+    macs_K: Sequence[int],
+    lam: float,
+    fits: Callable[[WidthPlan], bool],
+) -> WidthPlan:
+    """Return the plan of the smallest price, at least `lam`, that fits; once one does, all dearer ones do."""
+    plan = _plan_at(lam, walks, macs_K)
+    if fits(plan):
+        return plan
+    prices = sorted({step.lam for walk in walks for step in walk if step.lam > lam})
+    first_fit = bisect_left(prices, True, key=lambda price: fits(_plan_at(price, walks, macs_K)))
     return _plan_at(prices[first_fit], walks, macs_K)
 
 

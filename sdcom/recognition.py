@@ -166,7 +166,7 @@ def compute_dict(ledger: Ledger) -> dict[str, Any]:
         "num_frames": ledger.width_counts.total(),
         "widths": {f"{width:g}": count for width, count in sorted(ledger.width_counts.items())},
         "lam": ledger.lam,
-        "min_lam": ledger.min_lam,
+        "max_budget": ledger.max_budget,
     }
 
 

@@ -22,13 +22,12 @@ from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, check_compiled, load_backend
-from sdcom.engine.planning import exit_price, stream_price, video_allowance, video_limit, video_planner
+from sdcom.engine.planning import stream_price, video_allowance, video_planner
 from sdcom.engine.turns import Apart, Turns, turns_for
 from sdcom.errors import InvalidParameterError
 from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
 from sdcom.recognition import (
-    GIGA,
     Budget,
     Provider,
     Recognition,
@@ -197,7 +196,7 @@ class Recognizer:
         top_k: int = 5,
         budget: Budget | None = None,
         min_confidence: float | None = None,
-        min_lam: float = 0.0,
+        max_budget: float = 1.0,
         deadline: float | None = None,
     ) -> Recognition:
         """Recognise one video file: `submit` it, and wait for the answer."""
@@ -206,7 +205,7 @@ class Recognizer:
             top_k=top_k,
             budget=budget,
             min_confidence=min_confidence,
-            min_lam=min_lam,
+            max_budget=max_budget,
             deadline=deadline,
         )
         return submitted.result()
@@ -218,7 +217,7 @@ class Recognizer:
         top_k: int = 5,
         budget: Budget | None = None,
         min_confidence: float | None = None,
-        min_lam: float = 0.0,
+        max_budget: float = 1.0,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Submitted:
@@ -234,14 +233,14 @@ class Recognizer:
             budget: what the video may cost; None is the model's default.
             min_confidence: probability of the best class, 0 to 1, at which no more frames are looked at; None
                 looks at all.
-            min_lam: the least price at which the gate chooses widths, whatever the budget would allow: a busy
-                service spends less so.
+            max_budget: share of the baseline's FLOPs that the video may cost at most, whatever the budget
+                would allow: a busy service spends less so. One below the floor is the floor; 1 is no limit.
             deadline: `time.monotonic()` value after which the answer is not wanted.
             cancellation: ends the work early once the answer is not wanted.
 
         Raises:
-            InvalidParameterError: `top_k` is below 1, `min_confidence` out of range, or the budget in
-                milliseconds and those not measured here.
+            InvalidParameterError: `top_k` is below 1, `min_confidence` or `max_budget` out of range, or the
+                budget in milliseconds and those not measured here.
             BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
             VideoRejectedError: the file is not a video that can be recognised.
             DeadlineExceededError: the deadline passed first.
@@ -252,15 +251,17 @@ class Recognizer:
             raise InvalidParameterError(f"top_k must be at least 1, got {top_k}")
         if min_confidence is not None and not 0 <= min_confidence <= 1:
             raise InvalidParameterError(f"min_confidence must be between 0 and 1, got {min_confidence}")
+        if not 0 <= max_budget <= 1:
+            raise InvalidParameterError(f"max_budget must be between 0 and 1, got {max_budget}")
         if isinstance(source, str):
             source = Path(source)
-        asked = Asked(top_k, min_lam, deadline, cancellation or Cancellation())
+        asked = Asked(top_k, max_budget, deadline, cancellation or Cancellation())
         if min_confidence is None:
             return self._submit_whole(source, budget, asked)
         return self._until_confident(source, budget, min_confidence, asked)
 
     def _submit_whole(self, source: BinaryIO | Path, budget: Budget | None, asked: Asked) -> Submitted:
-        planner = video_planner(self.info, budget, hardware=self._hardware, min_lam=asked.min_lam)
+        planner = video_planner(self.info, budget, hardware=self._hardware, max_budget=asked.max_budget)
         started = time.perf_counter()
         clip = self.decoders.decode(source, deadline=asked.deadline)
         decoded = time.perf_counter()
@@ -278,9 +279,7 @@ class Recognizer:
         self, source: BinaryIO | Path, budget: Budget | None, confidence: float, asked: Asked
     ) -> Submitted:
         """Compose frame by frame, decoding no more than is asked for; the answer is there on return."""
-        allowance, limit = video_allowance(self.info, budget, self._hardware), video_limit(self.info, budget)
-        max_gmacs = None if limit is None else limit / GIGA  # exits were calibrated in FLOPs alone
-        lam = max(exit_price(self.info.exits, confidence, max_gmacs), asked.min_lam)
+        allowance = video_allowance(self.info, budget, hardware=self._hardware, max_budget=asked.max_budget)
 
         def in_turn(step: Callable[[], Answer]) -> Answer:
             asked.cancellation.check()
@@ -291,7 +290,6 @@ class Recognizer:
                 self._turns.backend,
                 coming.frames(self._order_T, before_round=asked.cancellation.check),
                 confidence=confidence,
-                lam=lam,
                 allowance=allowance,
                 deadline=asked.deadline,
                 in_turn=in_turn,

@@ -21,7 +21,7 @@ from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from service.admission import Admission, draining_error
 from service.calls import Call
 from service.errors import ClientGoneError
-from service.governor import Governor
+from service.governor import Governor, one_frame_budget
 from service.metrics import Metrics
 from service.parameters import RecognizeParameters
 from service.settings import Settings
@@ -63,7 +63,7 @@ class VideoRecognizer(Protocol):
         top_k: int = 5,
         budget: Budget | None = None,
         min_confidence: float | None = None,
-        min_lam: float = 0.0,
+        max_budget: float = 1.0,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Submitted:
@@ -92,11 +92,8 @@ class Engine:
         self.info = recognizer.info
         # A turn is one to decode. One place more than those and the queue: for the video that is computed.
         self.admission = Admission(settings.num_decode_workers, settings.queue_size + 1)
-        self.governor = Governor(
-            self.info.calibration if settings.governor else (),
-            target_wait_s=settings.governor_target_wait_s,
-        )
-        metrics.watch_governor(self._governed)
+        self.governor = _governor(self.info, settings)
+        metrics.watch_governor(self._max_budget)
         self._warm = False
         self._limits: set[asyncio.Timeout] = set()
         self._cut_short = False
@@ -196,7 +193,7 @@ class Engine:
         call.facts["bytes"] = os.fstat(file.fileno()).st_size
         # A descriptor of its own: work that nobody waits for any more outlives the upload's file.
         descriptor = os.dup(file.fileno())
-        min_lam = self._governed(parameters.min_budget)
+        max_budget = self._max_budget(parameters.min_budget)
 
         def work() -> Submitted:
             with os.fdopen(descriptor, "rb") as video:
@@ -205,7 +202,7 @@ class Engine:
                     top_k=parameters.top_k,
                     budget=parameters.spend(),
                     min_confidence=parameters.min_confidence,
-                    min_lam=min_lam,
+                    max_budget=max_budget,
                     deadline=deadline,
                     cancellation=cancellation,
                 )
@@ -219,10 +216,12 @@ class Engine:
         if not composed.cancelled() and composed.exception() is None:
             self.metrics.video_composed(composed.result().ledger)
 
-    def _governed(self, min_share: float = 0.0) -> float:
-        """Return the least price at which the gate may choose, as long as the queue is now."""
+    def _max_budget(self, min_budget: float = 0.0) -> float:
+        """Return the share of the baseline that a video may cost, as long as the queue is now; 1: any."""
+        if self.governor is None:
+            return 1.0
         self.governor.observe(self.admission.expected_turn_s)
-        return self.governor.min_lam(min_share)
+        return self.governor.max_budget(min_budget)
 
     def _written(
         self,
@@ -252,6 +251,17 @@ class Engine:
         """Stop the decode workers, so that abandoned work ends too, and wait for the threads."""
         self.recognizer.close()
         self.admission.join()
+
+
+def _governor(info: ModelInfo, settings: Settings) -> Governor | None:
+    if not settings.governor:
+        return None
+    lowest = settings.governor_min_budget
+    return Governor(
+        highest=1.0 if info.default_budget is None else info.default_budget,
+        lowest=one_frame_budget(info) if lowest is None else lowest,
+        target_wait_s=settings.governor_target_wait_s,
+    )
 
 
 async def _unless_gone(work: Coroutine[Any, Any, Answer], gone: Callable[[], Awaitable[object]]) -> Answer:

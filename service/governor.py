@@ -1,37 +1,26 @@
-"""The governor: while requests wait, the gate's price rises: the service gets cheaper before it refuses.
+"""The governor: while requests wait, each video may cost less: the service gets cheaper before it refuses.
 
 Pure but for the clock that is handed in; used from one event loop.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-
-class Priced(Protocol):
-    """A calibrated point: what a price costs on average."""
-
-    @property
-    def lam(self) -> float:
-        """The price."""
-
-    @property
-    def share(self) -> float:
-        """Mean cost of a video over the baseline's."""
+from sdcom.checkpoint import ModelInfo
 
 
 class Governor:
-    """A floor under the gate's price, between none and the calibration table's largest price.
+    """A ceiling on what each video may cost, as a share of the baseline's FLOPs.
 
     A level between 0 and 1 follows the wait for a turn: it rises while the wait is over the target, at twice
     the target from nothing to full within `HORIZON_S`, and falls as fast while nobody waits. A gap between
     observations counts as half a second at most when it rises: one long wait after a quiet hour is new.
 
-    The level decides the mean cost, from the trained policy's at 0 to the cheapest at 1, and the calibration
-    table the price that has it.
+    At level 0 there is no ceiling. Above it the ceiling comes down in step, from `highest` to `lowest`.
 
     Args:
-        points: the model's calibration table; without one there is no floor.
+        highest: where the ceiling begins: what requests that name no budget may cost anyway.
+        lowest: where it ends; where that is above `highest`, it is there at every level.
         target_wait_s: the wait that is accepted at full accuracy.
         clock: monotonic seconds.
     """
@@ -42,12 +31,14 @@ class Governor:
 
     def __init__(
         self,
-        points: Sequence[Priced],
         *,
+        highest: float,
+        lowest: float,
         target_wait_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._points = sorted(points, key=lambda point: point.lam)
+        self._highest = max(highest, lowest)
+        self._lowest = lowest
         self._target_wait_s = target_wait_s
         self._clock = clock
         self._observed = clock()
@@ -64,15 +55,22 @@ class Governor:
         self.level = min(max(self.level, 0.0), 1.0)
         self._observed = now
 
-    def min_lam(self, min_share: float = 0.0) -> float:
-        """Return the least price at which the gate may choose now.
+    def max_budget(self, min_budget: float = 0.0) -> float:
+        """Return the share of the baseline's FLOPs that a video may cost now; 1 is no limit.
 
         Args:
-            min_share: mean share of the baseline's cost below which this request does not want to be pushed.
+            min_budget: share to which, and no further, this request wants to be limited; 1 is not at all.
         """
-        if not self._points or self.level == 0:
-            return 0.0
-        dearest, cheapest = self._points[0].share, min(point.share for point in self._points)
-        wanted = max(dearest - self.level * (dearest - cheapest), min_share)
-        lams = [point.lam for point in self._points if point.share >= wanted]
-        return max(lams, default=0.0)
+        if self.level == 0:
+            return 1.0
+        return max(self._lowest + (1 - self.level) * (self._highest - self._lowest), min_budget)
+
+
+def one_frame_budget(info: ModelInfo) -> float:
+    """Return the share of the baseline's FLOPs, at most 1, that one frame at full width costs a video.
+
+    Static network, gate and fusion on every frame are in it: below that, no frame is seen whole.
+    """
+    macs, num_frames = info.macs, info.config.clip.num_frames
+    one_frame = macs.floor(num_frames) + macs.dynamic_by_choice[-1]
+    return min(one_frame / macs.baseline(num_frames), 1.0)

@@ -114,9 +114,9 @@ class Metrics:
         self._in_flight = Gauge(
             "sdcom_in_flight", "Videos being received, waiting or worked on.", registry=registry
         )
-        self._governor_lambda = Gauge(
-            "sdcom_governor_lambda",
-            "Least price at which the gate chooses while requests wait; 0 while none does.",
+        self._governor_max_budget = Gauge(
+            "sdcom_governor_max_budget",
+            "Share of the baseline's FLOPs that a video may cost while requests wait; 1 while none does.",
             registry=registry,
         )
         self._model_info = Gauge("sdcom_model_info", "The model served.", ["model"], registry=registry)
@@ -134,9 +134,9 @@ class Metrics:
         """Read the number of requests in flight from `num_admitted` at every scrape."""
         self._in_flight.set_function(num_admitted)
 
-    def watch_governor(self, min_lam: Callable[[], float]) -> None:
-        """Read the governor's price from `min_lam` at every scrape."""
-        self._governor_lambda.set_function(min_lam)
+    def watch_governor(self, max_budget: Callable[[], float]) -> None:
+        """Read the governor's ceiling from `max_budget` at every scrape."""
+        self._governor_max_budget.set_function(max_budget)
 
     def request_done(self, transport: str, outcome: str) -> None:
         """Count one recognition asked for, over "http" or "grpc"."""

@@ -56,7 +56,7 @@ class RecognizeParameters(SpendParameters):
         0.0,
         ge=0,
         le=1,
-        description="Share of the baseline's FLOPs, on average, below which a busy service may not push this "
+        description="Share of the baseline's FLOPs to which, and no further, a busy service may limit this "
         "request (the governor); 1 leaves it alone.",
     )
     deadline_ms: int | None = Field(

@@ -45,8 +45,9 @@ class ComputeSchema(_Schema):
         description="Frames at each width.", examples=[{"0": 12, "0.25": 3, "1": 1}]
     )
     lam: float = Field(description="The price at which the widths were chosen; 0: the policy as trained.")
-    min_lam: float = Field(
-        description="The least price allowed: above 0 while a busy service spends less (the governor)."
+    max_budget: float = Field(
+        description="Share of the baseline's FLOPs that a busy service let the video cost (the governor); "
+        "1: no limit but the request's own."
     )
 
 

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         batching: batches across the videos in flight: on, off, or auto: on a GPU.
         governor: get cheaper while requests wait, before any is refused.
         governor_target_wait_s: the wait for a turn that is accepted at full accuracy.
+        governor_min_budget: share of the baseline's FLOPs to which it may limit a video; what one frame at
+            full width costs when unset.
         request_timeout_s: from a request's arrival to its answer.
         drain_seconds: how long requests in flight may finish after SIGTERM.
         max_streams: gRPC streams open at once.
@@ -82,6 +84,7 @@ class Settings(BaseSettings):
     batching: Literal["auto", "on", "off"] = "auto"
     governor: bool = False
     governor_target_wait_s: Seconds = 1.0
+    governor_min_budget: float | None = Field(None, ge=0, le=1)
     request_timeout_s: Seconds = 60.0
     drain_seconds: Seconds = 25.0
     max_streams: int = Field(16, ge=1)

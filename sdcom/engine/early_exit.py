@@ -45,20 +45,18 @@ def compose_until_confident(
     """
     macs = backend.info.macs
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
-    currency, left = allowance.currency, allowance.left
-    stream, steps, queue_s = CausalStream(backend, lam, currency), list[StreamStep](), 0.0
+    stream, steps, queue_s = CausalStream(backend, lam), list[StreamStep](), 0.0
     coming, num_frames = iter(frames), backend.info.config.clip.num_frames
     for _ in range(num_frames):
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
             )
-        push = partial(stream.push, next(coming), left)
+        push = partial(stream.push, next(coming), allowance)
         asked = time.perf_counter()
         steps.append(in_turn(push))
         queue_s += time.perf_counter() - asked - sum(steps[-1].stage_s.values())
-        if left is not None:
-            left -= currency.cost(steps[-1].plan)
+        allowance = allowance.after(steps[-1].plan)
         if softmax(steps[-1].logits_L).max() >= confidence:
             break
     return _composed(steps, macs.baseline(num_frames), queue_s)

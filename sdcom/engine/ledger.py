@@ -27,14 +27,14 @@ class Ledger:
         macs: executed MACs of each part.
         width_counts: frames that took each width.
         lam: the price at which the widths were chosen; 0 is the trained policy.
-        min_lam: the least price that was allowed; above 0 while a busy service spends less.
+        max_budget: share of the baseline's MACs that a busy service let the video cost; 1 is no limit.
     """
 
     baseline_macs: int = 0
     macs: Counter[Part] = field(default_factory=Counter)
     width_counts: Counter[float] = field(default_factory=Counter)
     lam: float = 0.0
-    min_lam: float = 0.0
+    max_budget: float = 1.0
 
     def add(self, other: "Ledger") -> None:
         """Add another one's work to this; the prices stay."""

@@ -4,13 +4,9 @@ Shapes: T frames, K widths.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from sdcom.budget import Allowance, Currency, WidthPlan
-from sdcom.checkpoint import ExitPoint, ModelInfo
+from sdcom.budget import Allowance, Currency
+from sdcom.checkpoint import CalibrationPoint, ModelInfo
 from sdcom.engine.composed import Planner
 from sdcom.engine.hardware import HardwareCosts
 from sdcom.errors import FlopsBelowFloorError, InvalidParameterError, TimeBelowFloorError
@@ -46,24 +42,31 @@ def video_limit(info: ModelInfo, budget: Budget | None) -> int | None:
 
 
 def video_allowance(
-    info: ModelInfo, budget: Budget | None, hardware: HardwareCosts | None = None
+    info: ModelInfo,
+    budget: Budget | None,
+    *,
+    hardware: HardwareCosts | None = None,
+    max_budget: float = 1.0,
 ) -> Allowance:
-    """Return what a budget leaves to the dynamic network, in the budget's own currency.
+    """Return what a budget and a ceiling leave to the dynamic network; both hold.
 
     Args:
         info: of the model.
         budget: what the video may cost; None is the model's default.
         hardware: what each part of it takes here; None is not measured.
+        max_budget: share of the baseline's FLOPs that it may cost besides, whatever the currency of the
+            budget; one below the floor leaves nothing, and 1 is no limit.
 
     Raises:
         BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
         InvalidParameterError: it is in milliseconds, which were not measured.
     """
     macs_K, num_frames = info.macs.dynamic_by_choice, info.config.clip.num_frames
+    macs_left = None if max_budget >= 1 else _above_floor(info, max_budget)
     if budget is None or budget.microseconds is None:
         limit = video_limit(info, budget)
         left = None if limit is None else limit - info.macs.floor(num_frames)
-        return Allowance(Currency.of_macs(macs_K), left)
+        return Allowance(Currency.of_macs(macs_K), left, macs_left)
     if hardware is None:
         raise InvalidParameterError(
             "a budget in milliseconds needs the times of this machine: run `sdcom calibrate --hardware` on "
@@ -72,7 +75,13 @@ def video_allowance(
     left = budget.microseconds - hardware.floor_us(num_frames)
     if left < 0:
         raise TimeBelowFloorError(budget.microseconds / 1000, hardware.floor_us(num_frames) / 1000)
-    return Allowance(Currency(hardware.dynamic_by_choice, macs_K), left)
+    return Allowance(Currency(hardware.dynamic_by_choice, macs_K), left, macs_left)
+
+
+def _above_floor(info: ModelInfo, share: float) -> int:
+    """Return the MACs that a share of the baseline's leaves to the dynamic network, at least 0."""
+    macs, num_frames = info.macs, info.config.clip.num_frames
+    return max(0, Budget(share=share).macs(macs.baseline(num_frames)) - macs.floor(num_frames))
 
 
 def video_planner(
@@ -80,30 +89,13 @@ def video_planner(
     budget: Budget | None,
     *,
     hardware: HardwareCosts | None = None,
-    min_lam: float = 0.0,
+    max_budget: float = 1.0,
 ) -> Planner:
     """Return the function that turns a video's gate logits [T, K] into widths.
 
-    Args:
-        info: of the model.
-        budget: what the video may cost; None is the model's default.
-        hardware: what each part of it takes here; None is not measured.
-        min_lam: the least price at which the gate chooses, whatever the budget would allow.
-
-    Raises:
-        BudgetBelowFloorError: the budget cannot pay for the static network, gate and fusion.
-        InvalidParameterError: it is in milliseconds, which were not measured.
+    Arguments and errors are those of `video_allowance`.
     """
-    allowance = video_allowance(info, budget, hardware)
-    currency, left = allowance.currency, allowance.left
-    if left is None:
-        return lambda logits_TK: currency.choose(logits_TK, min_lam)
-
-    def plan(logits_TK: npt.NDArray[np.float32]) -> WidthPlan:
-        fitting = currency.fit(logits_TK, left)
-        return fitting if fitting.lam >= min_lam else currency.choose(logits_TK, min_lam)
-
-    return plan
+    return video_allowance(info, budget, hardware=hardware, max_budget=max_budget).plan
 
 
 def stream_price(info: ModelInfo, budget: Budget | None) -> float:
@@ -137,34 +129,7 @@ def stream_price(info: ModelInfo, budget: Budget | None) -> float:
     return _smallest_price_within(info.calibration, (allowed - (floor - info.macs.floor(num_frames))) / GIGA)
 
 
-def exit_price(exits: Sequence[ExitPoint], confidence: float, max_gmacs: float | None) -> float:
-    """Return the price that calibration found for stopping at a confidence within a mean cost.
-
-    Args:
-        exits: the model's calibrated exits; those of the confidence nearest to the one asked for count.
-        confidence: probability of the best class at which a video ends.
-        max_gmacs: mean cost of a video; None is no limit.
-
-    Returns:
-        The smallest price whose mean cost is within the limit, the largest where none is; 0 without a limit
-        or calibrated exits.
-    """
-    if max_gmacs is None or not exits:
-        return 0.0
-    nearest = min(abs(point.confidence - confidence) for point in exits)
-    return _smallest_price_within(
-        [point for point in exits if abs(point.confidence - confidence) == nearest], max_gmacs
-    )
-
-
-class _Priced(Protocol):
-    @property
-    def lam(self) -> float: ...
-    @property
-    def gmacs(self) -> float: ...
-
-
-def _smallest_price_within(points: Sequence[_Priced], max_gmacs: float) -> float:
+def _smallest_price_within(points: Sequence[CalibrationPoint], max_gmacs: float) -> float:
     """Return the smallest price whose mean cost is within the limit, or the largest where none is."""
     fitting = [point.lam for point in points if point.gmacs <= max_gmacs]
     return min(fitting) if fitting else max(point.lam for point in points)

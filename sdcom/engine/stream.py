@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdcom.budget import Currency, WidthPlan
+from sdcom.budget import Allowance, Currency, WidthPlan
 from sdcom.engine.backend import Backend, Float32Array, UInt8Array
 from sdcom.engine.composed import timed
 from sdcom.engine.ledger import Ledger, Part
@@ -41,26 +41,24 @@ class CausalStream:
     Args:
         backend: of the model.
         lam: the price at which the gate chooses.
-        currency: what widths are priced in; None is MACs.
     """
 
-    def __init__(self, backend: Backend, lam: float, currency: Currency | None = None) -> None:
+    def __init__(self, backend: Backend, lam: float) -> None:
         self._backend = backend
         self._filler = backend.open_stream()
         self._lam = lam
-        self._currency = currency or Currency.of_macs(backend.info.macs.dynamic_by_choice)
+        self._unlimited = Allowance(Currency.of_macs(backend.info.macs.dynamic_by_choice))
         num_frames = backend.info.config.clip.num_frames
         self._embeddings_E: deque[Float32Array] = deque(maxlen=num_frames)
         self._fused_F: deque[Float32Array] = deque(maxlen=num_frames)
         self._state_BH: Float32Array | None = None
 
-    def push(self, frame_HWC: UInt8Array, max_dynamic: int | None = None) -> StreamStep:
+    def push(self, frame_HWC: UInt8Array, allowance: Allowance | None = None) -> StreamStep:
         """Feed one resized, cropped RGB frame.
 
         Args:
             frame_HWC: that.
-            max_dynamic: what the dynamic network may spend on it, in units of the currency, at least 0; None
-                is no limit.
+            allowance: what the dynamic network may spend on it; None is no limit, in MACs.
         """
         backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
         stage_s: dict[Part, float] = {}
@@ -68,7 +66,7 @@ class CausalStream:
             looked = backend.look(frame_HWC[None])
         with timed(stage_s, Part.GATE):
             gate_logits_K, num_steps = self._decide(looked.embeddings_NE[0])
-            plan = self._plan(gate_logits_K, max_dynamic)
+            plan = (allowance or self._unlimited).plan(gate_logits_K[None], self._lam)
         width = config.widths[plan.choices[0]]
         with timed(stage_s, Part.DYNAMIC):
             supplement_D = self._filler.fill(frame_HWC, width)
@@ -84,12 +82,6 @@ class CausalStream:
         ledger.macs[Part.FUSION] += macs.fusion
         ledger.width_counts[width] += 1
         return StreamStep(logits_BTL[0, 0], plan, width, ledger, stage_s)
-
-    def _plan(self, gate_logits_K: Float32Array, most: int | None) -> WidthPlan:
-        plan = self._currency.choose(gate_logits_K[None], self._lam)
-        if most is None or self._currency.cost(plan) <= most:
-            return plan
-        return self._currency.fit(gate_logits_K[None], most)
 
     def _decide(self, embedding_E: Float32Array) -> tuple[Float32Array, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""

@@ -140,7 +140,7 @@ def serve(
             drive(url, body, rate=each, seconds=seconds, query=query, deadline_s=deadline_s)
             for each in rate or (2.0, 5.0, 10.0, 20.0)
         ]
-    columns = ("rate", "sent", "goodput", "p50 s", "p95 s", "p99 s", "saved", "min lam", "statuses")
+    columns = ("rate", "sent", "goodput", "p50 s", "p95 s", "p99 s", "saved", "max budget", "statuses")
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*_load_figures(row))
@@ -156,6 +156,6 @@ def _load_figures(row: LoadRow) -> tuple[str, ...]:
         f"{row.goodput:.1f}",
         *latencies,
         "-" if row.saved is None else f"{row.saved:.1%}",
-        f"{row.mean_min_lam:.2f}",
+        f"{row.mean_max_budget:.2f}",
         statuses,
     )

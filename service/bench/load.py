@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of one request: its status and seconds; of an answer, the share saved and min_lam.
+    """What became of one request: its status and seconds; of an answer, the share saved and `max_budget`.
 
     Status 0 is a connection that failed, or a reply that is no JSON.
     """
@@ -24,7 +24,7 @@ class Reply:
     status: int
     seconds: float
     saved: float = 0.0
-    min_lam: float = 0.0
+    max_budget: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LoadRow:
         statuses: requests by HTTP status; 0 is a connection that failed.
         latency_s: of the answers, at the percentiles 50, 95 and 99.
         saved: mean share of the baseline's FLOPs that answers saved; None without answers.
-        mean_min_lam: of the answers: how far the governor went.
+        mean_max_budget: of the answers, 1 where there was no limit: how far the governor went.
     """
 
     rate: float
@@ -47,7 +47,7 @@ class LoadRow:
     statuses: dict[int, int]
     latency_s: dict[int, float] = field(default_factory=dict)
     saved: float | None = None
-    mean_min_lam: float = 0.0
+    mean_max_budget: float = 1.0
 
 
 def drive(
@@ -99,7 +99,7 @@ def summarize(replies: Sequence[Reply], *, rate: float, seconds: float, deadline
         statuses=dict(sorted(Counter(reply.status for reply in replies).items())),
         latency_s={percent: percentile(times_s, percent) for percent in (50, 95, 99)} if answers else {},
         saved=fmean(reply.saved for reply in answers) if answers else None,
-        mean_min_lam=fmean(reply.min_lam for reply in answers) if answers else 0.0,
+        mean_max_budget=fmean(reply.max_budget for reply in answers) if answers else 1.0,
     )
 
 
@@ -126,5 +126,5 @@ def post(url: str, body: bytes, *, deadline_s: float, query: str = "") -> Reply:
         response.status,
         time.perf_counter() - started,
         saved=compute.get("saved", 0.0),
-        min_lam=compute.get("min_lam", 0.0),
+        max_budget=compute.get("max_budget", 1.0),
     )

@@ -83,7 +83,7 @@ class Frame(_message.Message):
     def __init__(self, time_s: _Optional[float] = ..., width: _Optional[float] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Compute(_message.Message):
-    __slots__ = ("gflops", "baseline_gflops", "saved", "static_gflops", "gate_gflops", "dynamic_gflops", "fusion_gflops", "widths", "lam", "num_frames", "min_lam")
+    __slots__ = ("gflops", "baseline_gflops", "saved", "static_gflops", "gate_gflops", "dynamic_gflops", "fusion_gflops", "widths", "lam", "num_frames", "max_budget")
     class WidthsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,7 +101,7 @@ class Compute(_message.Message):
     WIDTHS_FIELD_NUMBER: _ClassVar[int]
     LAM_FIELD_NUMBER: _ClassVar[int]
     NUM_FRAMES_FIELD_NUMBER: _ClassVar[int]
-    MIN_LAM_FIELD_NUMBER: _ClassVar[int]
+    MAX_BUDGET_FIELD_NUMBER: _ClassVar[int]
     gflops: float
     baseline_gflops: float
     saved: float
@@ -112,8 +112,8 @@ class Compute(_message.Message):
     widths: _containers.ScalarMap[str, int]
     lam: float
     num_frames: int
-    min_lam: float
-    def __init__(self, gflops: _Optional[float] = ..., baseline_gflops: _Optional[float] = ..., saved: _Optional[float] = ..., static_gflops: _Optional[float] = ..., gate_gflops: _Optional[float] = ..., dynamic_gflops: _Optional[float] = ..., fusion_gflops: _Optional[float] = ..., widths: _Optional[_Mapping[str, int]] = ..., lam: _Optional[float] = ..., num_frames: _Optional[int] = ..., min_lam: _Optional[float] = ...) -> None: ...
+    max_budget: float
+    def __init__(self, gflops: _Optional[float] = ..., baseline_gflops: _Optional[float] = ..., saved: _Optional[float] = ..., static_gflops: _Optional[float] = ..., gate_gflops: _Optional[float] = ..., dynamic_gflops: _Optional[float] = ..., fusion_gflops: _Optional[float] = ..., widths: _Optional[_Mapping[str, int]] = ..., lam: _Optional[float] = ..., num_frames: _Optional[int] = ..., max_budget: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("upload", "queue", "decode", "static", "gate", "dynamic", "fusion", "total")

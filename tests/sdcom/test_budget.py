@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcom.budget import choose_widths, fit_widths
+from sdcom.budget import Allowance, Currency, choose_widths, fit_widths
 
 MACS_K = (0, 28, 105, 232, 409)
+IN_TIME = Currency((0, 90, 90, 250, 300), MACS_K)  # a narrow width takes as long as one twice as wide
 logits = st.lists(
     st.lists(st.floats(-30, 30), min_size=5, max_size=5),
     min_size=1,
@@ -82,3 +83,29 @@ def test_what_cannot_be_planned_is_refused() -> None:
         fit_widths([[0, 0]], (5, 10), 4)
     with pytest.raises(ValueError, match="at least 0"):
         choose_widths([[0, 0]], (0, 10), -1)
+
+
+@given(logits, st.integers(0, 6000), st.integers(0, 9000), st.sampled_from([0.0, 0.7]))
+def test_of_two_limits_both_hold_and_no_smaller_price_would_do(
+    logits_TK: list[list[float]], left: int, macs_left: int, lam: float
+) -> None:
+    allowance = Allowance(IN_TIME, left, macs_left)
+    plan = allowance.plan(logits_TK, lam)
+    assert IN_TIME.cost(plan) <= left
+    assert sum(MACS_K[choice] for choice in plan.choices) == plan.macs <= macs_left
+    assert plan.lam >= lam
+    if plan.lam > lam:
+        assert not allowance.covers(Allowance(IN_TIME).plan(logits_TK, np.nextafter(plan.lam, 0)))
+
+
+@given(logits, st.integers(0, 6000), st.integers(0, 9000))
+def test_frame_by_frame_no_more_is_spent_than_was_left(
+    logits_TK: list[list[float]], left: int, macs_left: int
+) -> None:
+    allowance = Allowance(IN_TIME, left, macs_left)
+    plans = []
+    for logits_K in logits_TK:
+        plans.append(allowance.plan([logits_K]))
+        allowance = allowance.after(plans[-1])
+    assert allowance.left == left - sum(IN_TIME.cost(plan) for plan in plans) >= 0
+    assert allowance.macs_left == macs_left - sum(plan.macs for plan in plans) >= 0

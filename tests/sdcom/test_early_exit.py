@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from sdcom.budget import Allowance, Currency, choose_widths
-from sdcom.checkpoint import ExitPoint
 from sdcom.engine.composition import compose_video
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.ledger import Part
-from sdcom.engine.planning import exit_price
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.model import Model
 from sdcom.recognition import softmax
@@ -60,20 +58,3 @@ def test_a_budget_is_never_exceeded(tiny_model: Model, share: float) -> None:
         assert fed.ledger.total_macs <= macs.floor(T) + left
         if share == 1.0:
             assert fed.plan == free.plan
-
-
-EXITS = tuple(
-    ExitPoint(lam=lam, confidence=confidence, num_frames=2, gmacs=gmacs, share=gmacs, top1=0.5)
-    for lam, confidence, gmacs in ((0, 0.5, 3.0), (0, 0.9, 5.0), (2, 0.5, 1.0), (2, 0.9, 2.0))
-)
-
-
-@pytest.mark.parametrize(
-    ("confidence", "max_gmacs", "price"),
-    [(0.5, 4.0, 0), (0.55, 2.0, 2), (0.9, 4.0, 2), (0.95, 6.0, 0), (0.9, 0.1, 2), (0.9, None, 0)],
-)
-def test_the_price_is_the_smallest_that_was_calibrated_within_the_budget(
-    confidence: float, max_gmacs: float | None, price: float
-) -> None:
-    assert exit_price(EXITS, confidence, max_gmacs) == price
-    assert exit_price((), confidence, max_gmacs) == 0

@@ -58,18 +58,21 @@ logits = st.lists(st.lists(st.floats(-30, 30), min_size=5, max_size=5), min_size
 budgets = st.floats(FLOOR_US / 1000, 0.4)
 
 
-@given(logits, tables, budgets, st.sampled_from([0.0, 0.5, 3.0]))
-@example([[0.0, 0.0, 0.0, 0.0, 1.0]] * T, costs(40, 3, 20, 9), FLOOR_US / 1000, 0.0)
+@given(logits, tables, budgets, st.floats(0, 1))
+@example([[0.0, 0.0, 0.0, 0.0, 1.0]] * T, costs(40, 3, 20, 9), FLOOR_US / 1000, 1.0)
+@example([[0.0, 0.0, 0.0, 0.0, 1.0]] * T, costs(40, 40, 40, 40), 0.4, 0.6)
 def test_a_plan_never_takes_more_than_its_milliseconds_by_the_table(
-    logits_TK: list[list[float]], table: HardwareCosts, ms: float, min_lam: float
+    logits_TK: list[list[float]], table: HardwareCosts, ms: float, max_budget: float
 ) -> None:
-    plan = video_planner(INFO, Budget(ms=ms), hardware=table, min_lam=min_lam)(
+    plan = video_planner(INFO, Budget(ms=ms), hardware=table, max_budget=max_budget)(
         np.array(logits_TK, dtype=np.float32)
     )
     taken_us = FLOOR_US + sum(table.dynamic_us.get(WIDTHS[choice], 0) for choice in plan.choices)
     assert taken_us / 1000 <= ms
-    assert plan.lam >= min_lam
     assert plan.macs == sum(MACS_K[choice] for choice in plan.choices)
+    if max_budget < 1:
+        floor = INFO.macs.floor(T)
+        assert floor + plan.macs <= max(max_budget * INFO.macs.baseline(T), floor)
 
 
 @given(logits, tables, budgets, budgets)

@@ -151,13 +151,30 @@ def test_a_confident_video_ends_early_and_says_what_it_looked_at(recognizer: Rec
         recognizer.recognize(clip, min_confidence=1.5)
 
 
-def test_a_least_price_is_kept_whatever_the_budget_allows(recognizer: Recognizer, clip: Path) -> None:
-    rich = recognizer.recognize(clip, budget=Budget(share=1.0))
-    for confidence in (None, 1.0):
-        cheap = recognizer.recognize(clip, budget=Budget(share=1.0), min_confidence=confidence, min_lam=50.0)
-        assert cheap.ledger.lam >= 50
-        assert cheap.ledger.min_lam == 50
-        assert cheap.ledger.total_macs < rich.ledger.total_macs
+def test_with_early_exit_a_budget_that_suffices_changes_no_width(recognizer: Recognizer, clip: Path) -> None:
+    free = recognizer.recognize(clip, min_confidence=0.7)
+    assert free.ledger.lam == 0
+    assert free.ledger == recognizer.recognize(clip, budget=Budget(share=1.0), min_confidence=0.7).ledger
+
+
+@pytest.mark.parametrize("confidence", [None, 1.0])
+def test_a_ceiling_is_kept_whatever_the_budget_allows(
+    recognizer: Recognizer, clip: Path, confidence: float | None
+) -> None:
+    floor, saved = recognizer.info.macs.floor(4), set()
+    for budget in (None, Budget(share=1.0), Budget(share=0.4)):
+        free = recognizer.recognize(clip, budget=budget, min_confidence=confidence).ledger
+        for ceiling in (0.0, *SHARES):
+            ledger = recognizer.recognize(
+                clip, budget=budget, min_confidence=confidence, max_budget=ceiling
+            ).ledger
+            assert ledger.total_macs <= max(ceiling * ledger.baseline_macs, floor)
+            assert ledger.total_macs <= free.total_macs
+            assert (ledger.max_budget, free.max_budget) == (ceiling, 1)
+            saved.add(ledger.saved)
+    assert len(saved) > len(SHARES) / 2, "ceilings that change nothing show nothing"
+    with pytest.raises(InvalidParameterError, match=r"max_budget must be between 0 and 1, got 1\.5"):
+        recognizer.recognize(clip, max_budget=1.5)
 
 
 def test_the_compute_of_an_answer_is_its_widths_cost(recognizer: Recognizer, clip: Path) -> None:

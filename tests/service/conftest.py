@@ -75,7 +75,7 @@ class FakeRecognizer:
         top_k: int = 5,
         budget: Budget | None = None,
         min_confidence: float | None = None,
-        min_lam: float = 0.0,
+        max_budget: float = 1.0,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Submitted:
@@ -91,7 +91,7 @@ class FakeRecognizer:
             1000 * size,
             Counter({Part.STATIC: size, Part.DYNAMIC: 7}),
             Counter({0.0: 15, 0.25: 1}),
-            min_lam=min_lam,
+            max_budget=max_budget,
         )
         self.executed.update(ledger.macs)
         recognition = Recognition(

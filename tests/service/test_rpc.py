@@ -19,6 +19,7 @@ from sdcom.errors import UndecodableVideoError
 from sdcom.recognition import Budget
 from service.calls import CallLog
 from service.engine import Engine
+from service.governor import Governor
 from service.pb import recognition_pb2 as pb
 from service.pb import recognition_pb2_grpc as pb_grpc
 from service.server import Server, listen
@@ -103,6 +104,15 @@ async def test_chunks_give_the_same_answer_as_rest(
     for one in (rest, rpc):
         del one["request_id"], one["timing_ms"]
     assert json.loads(json.dumps(rpc)) == rest
+
+
+async def test_the_ceiling_is_in_the_answer(stub: Any, engine: Engine) -> None:
+    free = await stub.Recognize([OPTIONS, *chunks(b"v")])
+    assert free.compute.max_budget == 1
+    engine.governor = Governor(highest=0.5, lowest=0.2, target_wait_s=1.0, clock=lambda: 0.0)
+    engine.governor.level = 1.0  # and no time passes
+    limited = await stub.Recognize([OPTIONS, *chunks(b"v")])
+    assert limited.compute.max_budget == 0.2
 
 
 async def test_the_options_reach_the_recogniser(stub: Any, recognizer: FakeRecognizer) -> None:

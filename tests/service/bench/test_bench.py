@@ -55,7 +55,7 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(
 def test_only_answers_in_time_are_good_and_only_answers_save() -> None:
     replies = [
         Reply(200, 0.5, saved=0.8),
-        Reply(200, 3.0, saved=0.6, min_lam=4.0),
+        Reply(200, 3.0, saved=0.6, max_budget=0.2),
         Reply(503, 0.01),
         Reply(0, 6),
     ]
@@ -63,7 +63,7 @@ def test_only_answers_in_time_are_good_and_only_answers_save() -> None:
     assert row.goodput == 0.5
     assert row.statuses == {0: 1, 200: 2, 503: 1}
     assert row.saved == pytest.approx(0.7)
-    assert row.mean_min_lam == 2.0
+    assert row.mean_max_budget == pytest.approx(0.6)
     assert row.latency_s == {50: 0.5, 95: 3.0, 99: 3.0}
 
 
