@@ -12,6 +12,7 @@ import torch
 
 from sdcom.checkpoint import INFO_FILE, WEIGHTS_FILE, ModelInfo
 from sdcom.errors import InvalidParameterError
+from training.calibration import default_budget, default_point
 from training.data import Clip, read_split
 from training.recipes import Optimization, Recipe, StaticRecipe
 from training.run import PreparedRun, RunOptions, prepare, train
@@ -107,7 +108,10 @@ def test_a_refits_record_is_calibrated_as_its_first_run(first: _First, refit: _F
     for point in refit.info.calibration:
         assert point.top1 == pytest.approx(np.interp(point.share, shares, top1))
     assert refit.info.exits == first.info.exits
-    assert refit.info.default_budget == first.info.default_budget
+    chosen = default_point(first.info.calibration)
+    assert chosen is not None
+    (own,) = (point for point in refit.info.calibration if point.lam == chosen.lam)
+    assert refit.info.default_budget == default_budget([own])
     for name in ("num_calibration_clips", "calibrated_on"):
         assert refit.info.provenance[name] == first.info.provenance[name]
     assert refit.info.provenance["refit"] == "on all clips, after calibration"

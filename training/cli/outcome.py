@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
-from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, default_point
+from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, budgeted_point
 
 
 def outcome(info: ModelInfo, directory: Path) -> str:
@@ -29,7 +29,7 @@ def figures(info: ModelInfo) -> Table:
 
 
 def _headline(info: ModelInfo) -> list[tuple[str, CalibrationPoint]]:
-    default = default_point(info.calibration)
+    default = budgeted_point(info)
     rows = [("trained policy", info.calibration[0])]
     return rows if default is None else [*rows, (f"default budget, {info.default_budget:g}", default)]
 
