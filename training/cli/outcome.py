@@ -1,4 +1,4 @@
-"""What a calibration found, and how far to trust it: the end of `sdcom train` and `sdcom calibrate`."""
+"""What a run is about to do, what its calibration found, and how far to trust that: in words."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,6 +8,31 @@ from rich.table import Column, Table
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
 from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, budgeted_point
+from training.options import taken_networks
+from training.run import PreparedRun
+from training.run_directory import RECIPE_FILE
+
+
+def summary(run: PreparedRun, data: str, num_rendered: int) -> list[str]:
+    """Return the lines that say what a run is about to train.
+
+    Args:
+        run: in whose way nothing stands any more.
+        data: what its clips are called.
+        num_rendered: how many of them are rendered besides.
+    """
+    taken = taken_networks(run.recipe, run.options)
+    stages = {name: stage for name, stage in run.recipe.stages.items() if name not in taken}
+    epochs = ", ".join(f"{name} {stage.optimization.epochs}" for name, stage in stages.items())
+    rendered = f" ({num_rendered} of them rendered)" if num_rendered else ""
+    num_held_out = 0 if run.options.refit else len(run.held_out)
+    lines = [
+        f"{run.recipe.name} on {data}: {len(run.recipe.model.labels)} classes; "
+        f"clips to train on: {len(run.kept)}{rendered}, held out to calibrate on: {num_held_out}",
+        f"epochs: {epochs}; the whole recipe is in {run.directory / RECIPE_FILE}",
+        *(f"taken from {directory}: {name}" for name, directory in taken.items()),
+    ]
+    return [*lines, run.resumed] if run.resumed else lines
 
 
 def outcome(info: ModelInfo, directory: Path) -> str:
