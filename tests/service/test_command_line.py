@@ -224,6 +224,15 @@ def test_the_help_names_the_variable(command: str, monkeypatch: pytest.MonkeyPat
     assert "SDCOM_MODEL_DIR" in CliRunner().invoke(app, [command, "--help"]).output
 
 
+def test_the_help_sets_the_commands_apart_that_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    serving, training = CliRunner().invoke(app, ["--help"]).output.split("needs torch")
+    for command in ("train", "evaluate", "calibrate", "results", "data"):
+        assert re.search(rf"^\W+{command}  ", training, re.MULTILINE)
+        assert not re.search(rf"^\W+{command}  ", serving, re.MULTILINE)
+    assert re.search(r"^\W+serve  ", serving, re.MULTILINE)
+
+
 def test_a_misspelt_command_is_told_the_nearest() -> None:
     ended = CliRunner().invoke(app, ["recgnize"])
     assert ended.exit_code == 2
