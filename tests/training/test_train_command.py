@@ -101,6 +101,11 @@ def test_a_stage_1_that_is_not_there_is_named(videos: Path, tmp_path: Path) -> N
 def test_too_few_clips_for_a_batch_are_refused_with_the_field_to_set(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"than one batch of 8: add clips, or set supernet\.optimization\.b"):
         _train("tiny", tmp_path / "run", "--data", videos)
+    fields = r"or set policy\.optimization\.batch_size to \d at most"
+    with pytest.raises(DataError, match=fields):
+        _train("tiny", tmp_path / "run", "--data", videos, "--set", "supernet.optimization.batch_size=4")
+    with pytest.raises(DataError, match=r"set supernet\.optimization\.batch_size, policy\.optimization\.b"):
+        _train("tiny", tmp_path / "run", "--data", videos)
 
 
 @pytest.mark.parametrize("recipe", ["own-videos", "jhmdb-mini"])

@@ -38,7 +38,8 @@ def summary(run: PreparedRun, data: str, num_rendered: int) -> list[str]:
 def outcome(info: ModelInfo, directory: Path) -> str:
     """Return a line that says where the model is, and on which clips its figures were found."""
     side = "training" if info.provenance["calibrated_on"] == TRAINING_CLIPS else "held-out"
-    clips = f"{info.provenance['num_calibration_clips']} {side} clips"
+    num_clips = info.provenance["num_calibration_clips"]
+    clips = f"{num_clips} {side} clip" if num_clips == 1 else f"{num_clips} {side} clips"
     if REFIT in info.provenance:
         return f"{info.full_name} is in {directory}; at its costs, the run that it refits had on {clips}:"
     return f"{info.full_name} is in {directory}; on {clips}:"
