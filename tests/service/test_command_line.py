@@ -218,6 +218,18 @@ def test_the_help_of_measuring_the_hardware_is_its_own() -> None:
     assert "--repeats" in ended.stdout
 
 
+@pytest.mark.parametrize("command", [["calibrate", "--hardware"], ["bench"], ["bench", "decode"]])
+def test_only_sdcom_itself_offers_to_complete_what_is_typed(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app([*command, "--help"])
+    assert ended.value.code == 0
+    shown = capfd.readouterr().out
+    assert "--help" in shown
+    assert "completion" not in shown
+
+
 @pytest.mark.parametrize("command", ["recognize", "info"])
 def test_the_help_names_the_variable(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
