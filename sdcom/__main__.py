@@ -197,26 +197,24 @@ def info(
 
 HARDWARE_FLAG = "--hardware"
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+TRAINING = "Training: needs torch, which the extra `train` brings (make setup)"
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def train(context: typer.Context) -> None:
     """Train a model on a dataset, on rendered clips, or on both."""
     _run_training("train", context.args)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def evaluate(context: typer.Context) -> None:
     """Print a model's accuracy and GFLOPs beside its baselines' and those of controls at equal FLOPs."""
     _run_training("evaluate", context.args)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def calibrate(context: typer.Context) -> None:
-    """Measure what each price and each early exit costs and keeps, and write it into the model directory.
-
-    With --hardware, measure instead what each part takes on this machine, for budgets in milliseconds.
-    """
+    """Measure on clips what prices and exits cost; or, with --hardware and no torch, what parts take here."""
     if HARDWARE_FLAG not in context.args:
         _run_training("calibrate", context.args)
         return
@@ -226,13 +224,13 @@ def calibrate(context: typer.Context) -> None:
     hardware(arguments, prog_name=f"sdcom calibrate {HARDWARE_FLAG}")
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def results(context: typer.Context) -> None:
     """Sum several evaluations up in one page, with plots."""
     _run_training("results", context.args)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def data(context: typer.Context) -> None:
     """Check datasets, and pack them for quick reading."""
     _run_training("data", context.args)

@@ -12,7 +12,7 @@ from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, load_bac
 from sdcom.processors import num_network_threads
 from sdcom.recognizer import bundled_model_dir
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -12,13 +12,14 @@ from sdcom.engine.hardware import HardwareCosts
 _HEADINGS = {
     "name": "",
     "top1": "top-1",
+    "top1_interval": "95 % interval",
     "top5": "top-5",
     "map_first": "mAP, first label",
     "map_all": "mAP, all labels",
     "gflops": "GFLOPs a video",
     "share": "of the baseline",
 }
-_SHARES = ("top1", "top5", "map_first", "map_all", "share")
+_SHARES = ("top1", "top1_interval", "top5", "map_first", "map_all", "share")
 """Of an evaluation's scores, those that are shares."""
 
 
@@ -158,6 +159,8 @@ def _scores(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
 
 
 def _score(name: str, value: object) -> str:
+    if isinstance(value, list) and name in _SHARES:
+        return " to ".join(_score(name, end) for end in value)
     if not isinstance(value, float):
         return _text(value)
     return f"{value:.1%}" if name in _SHARES else f"{value:.4f}"

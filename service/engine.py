@@ -16,7 +16,7 @@ from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Part
-from sdcom.errors import DeadlineExceededError
+from sdcom.errors import DeadlineExceededError, OverloadedError
 from sdcom.recognition import Budget, Provider, Recognition, StreamPrediction
 from service.admission import Admission, draining_error
 from service.calls import Call
@@ -27,6 +27,8 @@ from service.parameters import RecognizeParameters
 from service.settings import Settings
 
 Answer = TypeVar("Answer")
+
+WARM_UP_RETRY_S = 2.0
 
 
 class LiveStream(Protocol):
@@ -101,10 +103,16 @@ class Engine:
         metrics.work.watch(recognizer.executed_macs)
         metrics.watch_in_flight(lambda: self.admission.num_admitted)
 
-    @property
-    def ready(self) -> bool:
-        """Whether requests are answered: the model has run, and the service is not shutting down."""
-        return self._warm and not self.admission.closed.is_set()
+    def check_ready(self) -> None:
+        """Raise unless requests are answered.
+
+        Raises:
+            OverloadedError: the model has not run yet, or the service is shutting down.
+        """
+        if self.admission.closed.is_set():
+            raise draining_error()
+        if not self._warm:
+            raise OverloadedError("the model is warming up", WARM_UP_RETRY_S)
 
     async def warm_up(self) -> None:
         """Run the model at every width, then be ready."""
@@ -129,6 +137,7 @@ class Engine:
         Raises:
             SdcomError: as `service.errors` lists them.
         """
+        self.check_ready()
         limit_s, limit_name = self._time_limit(parameters)
         deadline = call.arrived + limit_s
         try:

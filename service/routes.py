@@ -8,9 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from sdcom.checkpoint import ModelInfo
-from sdcom.errors import OverloadedError
 from sdcom.recognition import GIGA
-from service.admission import draining_error
 from service.engine import Engine
 from service.parameters import RecognizeParameters, refuse_repeats
 from service.problems import responses
@@ -77,8 +75,7 @@ def build_router(engine: Engine) -> APIRouter:
     @router.get("/health/ready", response_model=HealthSchema, responses=responses(503), tags=["operation"])
     async def ready() -> HealthSchema:
         """Say whether requests are taken: the model has run, and the service is not shutting down."""
-        if not engine.ready:
-            raise draining_error() if engine.admission.closed.is_set() else warming_error()
+        engine.check_ready()
         return HealthSchema(status="ready")
 
     @router.get("/metrics", response_class=Response, tags=["operation"])
@@ -92,11 +89,6 @@ def build_router(engine: Engine) -> APIRouter:
         return WELCOME
 
     return router
-
-
-def warming_error() -> OverloadedError:
-    """Return what callers are told before the model has run."""
-    return OverloadedError("the model is warming up", 2.0)
 
 
 def describe(info: ModelInfo) -> ModelSchema:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sdcom.engine.ledger import Ledger
 from sdcom.errors import InvalidParameterError, OverloadedError
 from sdcom.recognition import StreamPrediction
-from service.admission import draining_error
 from service.engine import Engine, LiveStream
 from service.parameters import SpendParameters
 
@@ -73,12 +72,12 @@ class Streams:
         """Hold one open stream.
 
         Raises:
-            OverloadedError: as many as allowed are open, or the service is shutting down.
+            OverloadedError: as many as allowed are open, the model has not run yet, or the service is
+                shutting down.
             BudgetBelowFloorError: the budget cannot pay for what every frame needs.
         """
+        self._engine.check_ready()
         limit = self._engine.settings.max_streams
-        if self._engine.admission.closed.is_set():
-            raise draining_error()
         if self._num_open >= limit:
             raise OverloadedError(
                 f"{limit} streams are open, which is all there is room for (SDCOM_MAX_STREAMS)", 10.0

@@ -55,7 +55,8 @@ def calibrated(model: Model, evidence: Evidence, *, on: str) -> ModelInfo:
 def calibrated_as(model: Model, evidence: Evidence, first: ModelInfo) -> ModelInfo:
     """Return a model's record with its own costs, and the accuracy that another one had at those costs.
 
-    Early exits and the default budget are the other one's.
+    The default budget is what the price that was chosen for the other one costs here. Early exits are the
+    other one's.
 
     For a policy that was trained again on the very clips that the first one was calibrated on: its accuracy
     on them would tell nothing.
@@ -71,10 +72,11 @@ def calibrated_as(model: Model, evidence: Evidence, first: ModelInfo) -> ModelIn
         point.model_copy(update={"top1": float(np.interp(point.share, shares, top1))})
         for point in calibrate(model.networks, evidence)
     )
+    chosen = budgeted_point(first)
     told = {name: first.provenance[name] for name in ("num_calibration_clips", "calibrated_on")}
     return model.info.model_copy(
         update={
-            "default_budget": first.default_budget,
+            "default_budget": None if chosen is None else _budget(_share_at(points, chosen.lam)),
             "calibration": points,
             "exits": first.exits,
             "provenance": {**model.info.provenance, **told, REFIT: "on all clips, after calibration"},
@@ -172,10 +174,26 @@ def default_point(
 def default_budget(points: Sequence[CalibrationPoint], tolerance: float = TOLERANCE) -> float | None:
     """Return the share of the baseline that `default_point` costs, at most 1; None where there is none."""
     point = default_point(points, tolerance)
-    if point is None:
+    return None if point is None else _budget(point.share)
+
+
+def budgeted_point(info: ModelInfo) -> CalibrationPoint | None:
+    """Return the calibrated point that a record's default budget pays for; None where it has none."""
+    budget = info.default_budget
+    if budget is None:
         return None
-    rounded = math.ceil(point.share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
+    return min(info.calibration, key=lambda point: abs(point.share - budget))
+
+
+def _budget(share: float) -> float:
+    """Return the budget that pays for a share of the baseline."""
+    rounded = math.ceil(share * 10_000) / 10_000  # up: rounded down, the floor itself would be refused
     return min(rounded, 1.0)  # an untrained policy may cost more than the baseline
+
+
+def _share_at(points: Sequence[CalibrationPoint], lam: float) -> float:
+    """Return what a price costs, by a table in rising order of price."""
+    return float(np.interp(lam, [point.lam for point in points], [point.share for point in points]))
 
 
 def accuracy_interval(top1: float, num_clips: int) -> tuple[float, float]:

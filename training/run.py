@@ -172,13 +172,15 @@ def _divided(
     """
     kept, held_out = hold_out_groups(clips, recipe.validation_share, np.random.default_rng(recipe.seed))
     num_clips = len(kept) + len(synthetic)
-    for name, stage in recipe.stages.items():
-        batch_size = stage.optimization.batch_size
-        if num_clips < batch_size:
-            raise DataError(
-                f"{num_clips} clips are left for training, fewer than one batch of {batch_size}: "
-                f"add clips, or set {name}.optimization.batch_size"
-            )
+    batch_sizes = {name: stage.optimization.batch_size for name, stage in recipe.stages.items()}
+    too_large = [name for name, batch_size in batch_sizes.items() if batch_size > num_clips]
+    if too_large:
+        fields = ", ".join(f"{name}.optimization.batch_size" for name in too_large)
+        raise DataError(
+            f"{num_clips} clips are left for training, fewer than one batch of {batch_sizes[too_large[0]]}: "
+            f"add clips, or set {fields} to {num_clips} at most"
+        )
+    for batch_size in batch_sizes.values():
         if batch_size % world_size():
             raise InvalidParameterError(
                 f"a batch of {batch_size} cannot be divided evenly among {world_size()} processes"

@@ -19,9 +19,6 @@ from training.draws import drawn_prices, gumbel_noise
 from training.loop import BatchT
 from training.optimize import Precision, mixed_precision
 
-_CLIPS_AT_ONCE = {"cpu": 1, "cuda": 8}
-"""Whose views networks see in one call."""
-
 
 class PolicyBatch(NamedTuple):
     """What the policy learns from.
@@ -195,14 +192,8 @@ def _remember(networks: SDCOM, batches: Batches, num_views: int, precision: Prec
     time_order_T = np.arange(batches.clip.num_frames)
     seen = []
     track = batches.tracked("remembering views of clips")
-    size = _CLIPS_AT_ONCE[batches.source.device.type]
-    chunks = [range(batches.num_clips)[start : start + size] for start in range(0, batches.num_clips, size)]
-    for chunk in track(chunks, len(chunks)):
-        views = [
-            batches.view(number, clip_index, time_order_T)
-            for clip_index in chunk
-            for number in range(num_views)
-        ]
+    for clip_index in track(range(batches.num_clips), batches.num_clips):
+        views = [batches.view(number, clip_index, time_order_T) for number in range(num_views)]
         frames_NCHW = normalize(torch.cat([view.frames_THWC for view in views]), batches.clip)
         with mixed_precision(frames_NCHW.device, precision):
             parts = (*networks.look(frames_NCHW), *every_width(networks, frames_NCHW))

@@ -28,7 +28,9 @@ from service.bench.options import (
 )
 from service.bench.plots.command import plots
 
-app = typer.Typer(help="Measure this machine: ratios of one run, medians.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure this machine: ratios of one run, medians.", no_args_is_help=True, add_completion=False
+)
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app.command()(engines.parts)
@@ -96,7 +98,7 @@ def compare_peers(context: typer.Context) -> None:
 
 
 def _pass_on(context: typer.Context, main: Callable[..., None]) -> None:
-    command = typer.Typer()
+    command = typer.Typer(add_completion=False)
     command.command()(main)
     command(context.args, prog_name=context.command_path)
 

@@ -207,10 +207,11 @@ def test_the_service_and_the_recognizer_need_no_torch() -> None:
     assert provider == "onnxruntime-cpu"
 
 
-def test_training_without_torch_says_what_to_install() -> None:
+@pytest.mark.parametrize("arguments", [("train", "tiny", "--output", "nowhere"), ("train", "--help")])
+def test_training_without_torch_says_what_to_install(arguments: tuple[str, ...]) -> None:
     program = "import sys; sys.modules['torch'] = None; from sdcom.__main__ import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "train", "tiny", "--output", "nowhere"],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         timeout=60,

@@ -43,12 +43,16 @@ INFO = ModelInfo(name="fake", version="1", config=ModelConfig(labels=("stand", "
 
 @dataclass
 class FakeRecognizer:
-    """Answers at once, or when `gate` opens, or with `error`; remembers what it was given."""
+    """Warm at once, or with `warmth`; answers at once, when `gate` opens, or with `error`.
+
+    It remembers what it was given.
+    """
 
     info: ModelInfo = INFO
     provider: Provider = field(default_factory=lambda: Provider("torch-cpu", "0"))
     executed: Counter[Part] = field(default_factory=Counter)
     gate: threading.Event = field(default_factory=threading.Event)
+    warmth: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
     received: list[bytes] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
@@ -58,9 +62,10 @@ class FakeRecognizer:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.warmth.set()
 
     def warm_up(self) -> None:
-        """Need no warmth."""
+        assert self.warmth.wait(20)
 
     def close(self) -> None:
         """Hold nothing."""
@@ -135,6 +140,7 @@ def recognizer() -> Iterator[FakeRecognizer]:
     fake = FakeRecognizer()
     yield fake
     fake.gate.set()
+    fake.warmth.set()
 
 
 @pytest.fixture
@@ -143,11 +149,17 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def engine(recognizer: FakeRecognizer, settings: Settings) -> Iterator[Engine]:
+def cold_engine(recognizer: FakeRecognizer, settings: Settings) -> Iterator[Engine]:
     engine = Engine(recognizer, settings, Metrics(CollectorRegistry()))
     yield engine
     recognizer.gate.set()
     engine.close()
+
+
+@pytest.fixture
+async def engine(cold_engine: Engine) -> Engine:
+    await cold_engine.warm_up()
+    return cold_engine
 
 
 @pytest.fixture
@@ -156,18 +168,23 @@ def events() -> LogCapture:
 
 
 @pytest.fixture
-def call_log(engine: Engine, events: LogCapture) -> CallLog:
+def call_log(cold_engine: Engine, events: LogCapture) -> CallLog:
     logger = structlog.wrap_logger(None, processors=[events], wrapper_class=structlog.stdlib.BoundLogger)
-    return CallLog(engine.metrics, logger)
+    return CallLog(cold_engine.metrics, logger)
 
 
 @pytest.fixture
-def rest_app(engine: Engine, call_log: CallLog) -> FastAPI:
-    return create_app(engine, call_log)
+def rest_app(cold_engine: Engine, call_log: CallLog) -> FastAPI:
+    return create_app(cold_engine, call_log)
 
 
 @pytest.fixture
-async def client(rest_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def cold_client(rest_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=rest_app)
     async with httpx.AsyncClient(transport=transport, base_url="http://sdcom") as client:
         yield client
+
+
+@pytest.fixture
+async def client(cold_client: httpx.AsyncClient, engine: Engine) -> httpx.AsyncClient:
+    return cold_client

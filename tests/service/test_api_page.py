@@ -50,6 +50,7 @@ async def test_the_answer_on_the_page_is_the_bundled_models(shown: dict[str, Any
     metrics = Metrics(CollectorRegistry())
     engine = Engine(Recognizer.load(num_decode_workers=1, num_threads=1), settings, metrics)
     try:
+        await engine.warm_up()
         transport = httpx.ASGITransport(app=create_app(engine, CallLog(metrics, get_logger())))
         async with httpx.AsyncClient(transport=transport, base_url="http://sdcom") as client:
             response = await client.post(

@@ -137,7 +137,8 @@ def test_info_prints_networks_costs_and_calibration(
 def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_listed(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = [{"name": "SDCOM, default budget", "top1": 0.4486, "gflops": 0.96106, "share": 0.401}]
+    accuracy = {"top1": 0.4486, "top1_interval": [0.392, 0.506]}
+    scores = [{"name": "SDCOM, default budget", **accuracy, "gflops": 0.96106, "share": 0.401}]
     info = load_info(tiny_model_dir).model_copy(
         update={
             "evaluation": {
@@ -154,8 +155,8 @@ def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_liste
     write_info(tmp_path, info)
     monkeypatch.setenv("COLUMNS", "200")
     shown = CliRunner().invoke(app, ["info", str(tmp_path)]).output
-    assert re.search(r"Evaluation, split1\s+top-1\s+GFLOPs a video\s+of the baseline", shown)
-    assert re.search(r"SDCOM, default budget +44\.9% +0\.9611 +40\.1%", shown)
+    assert re.search(r"Evaluation, split1\s+top-1\s+95 % interval\s+GFLOPs a video\s+of the baseline", shown)
+    assert re.search(r"SDCOM, default budget +44\.9% +39\.2% to 50\.6% +0\.9611 +40\.1%", shown)
     assert re.search(r"command +sdcom evaluate \[tiny\]", shown)
     assert re.search(r"top1\.morning +0\.5", shown)
     assert re.search(r"held_out_groups +jhmdb/g009, jhmdb/g062", shown)
@@ -217,10 +218,31 @@ def test_the_help_of_measuring_the_hardware_is_its_own() -> None:
     assert "--repeats" in ended.stdout
 
 
+@pytest.mark.parametrize("command", [["calibrate", "--hardware"], ["bench"], ["bench", "decode"]])
+def test_only_sdcom_itself_offers_to_complete_what_is_typed(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app([*command, "--help"])
+    assert ended.value.code == 0
+    shown = capfd.readouterr().out
+    assert "--help" in shown
+    assert "completion" not in shown
+
+
 @pytest.mark.parametrize("command", ["recognize", "info"])
 def test_the_help_names_the_variable(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert "SDCOM_MODEL_DIR" in CliRunner().invoke(app, [command, "--help"]).output
+
+
+def test_the_help_sets_the_commands_apart_that_need_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    serving, training = CliRunner().invoke(app, ["--help"]).output.split("needs torch")
+    for command in ("train", "evaluate", "calibrate", "results", "data"):
+        assert re.search(rf"^\W+{command}  ", training, re.MULTILINE)
+        assert not re.search(rf"^\W+{command}  ", serving, re.MULTILINE)
+    assert re.search(r"^\W+serve  ", serving, re.MULTILINE)
 
 
 def test_a_misspelt_command_is_told_the_nearest() -> None:

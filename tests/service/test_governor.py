@@ -157,6 +157,7 @@ def tiny_recognizer(tiny_model_dir: Path) -> Iterator[Recognizer]:
 @asynccontextmanager
 async def _served(recognizer: Recognizer, settings: Settings) -> AsyncIterator[tuple[Engine, Any]]:
     engine = Engine(recognizer, settings, Metrics(CollectorRegistry()))
+    await engine.warm_up()
     log = CallLog(engine.metrics, structlog.wrap_logger(None, processors=[LogCapture()]))
     transport = httpx.ASGITransport(app=create_app(engine, log))
     async with httpx.AsyncClient(transport=transport, base_url="http://sdcom", timeout=60) as client:

@@ -19,6 +19,7 @@ from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Apart, Together, Turns
 from sdcom.model import Model
 from sdcom.recognizer import Recognizer
+from sdcom.sampling import Int64Array
 from sdcom.video import DecoderPool
 from service.app import create_app
 from service.calls import CallLog
@@ -47,9 +48,14 @@ class WatchedBackend(Watched):
 
     def __init__(self, backend: Backend, before: Callable[[Stage, Float32Array | UInt8Array], None]) -> None:
         super().__init__(backend, before)
+        self._whole = backend
         self.info, self.provider, self.buckets = backend.info, backend.provider, backend.buckets
         self.prepare_thread = backend.prepare_thread
         self.open_stream = backend.open_stream
+
+    def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
+        self._before(Stage.FILL, frames_NHWC)
+        return self._whole.fill(frames_NHWC, width, before_N)
 
 
 @dataclass
@@ -94,16 +100,17 @@ def device() -> SlowDevice:
     return SlowDevice()
 
 
-def serving(
+async def serving(
     model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: Callable[[Backend], Turns]
 ) -> Service:
-    device.free.set()  # costs are measured first
+    device.free.set()  # costs are measured first, and the model runs once
     backend = cast(Backend, WatchedBackend(TorchBackend(model), device))
     recognizer = Recognizer(backend, decoders, turns=turns_of(backend))
+    engine = Engine(recognizer, Settings(decode_workers=NUM_WORKERS), Metrics(CollectorRegistry()))
+    await engine.warm_up()
     device.free.clear()
     device.at_work.clear()
     device.sizes.clear()
-    engine = Engine(recognizer, Settings(decode_workers=NUM_WORKERS), Metrics(CollectorRegistry()))
     log = CallLog(engine.metrics, structlog.wrap_logger(None, processors=[LogCapture()]))
     transport = httpx.ASGITransport(app=create_app(engine, log))
     return Service(engine, httpx.AsyncClient(transport=transport, base_url="http://sdcom", timeout=60))
@@ -119,7 +126,7 @@ async def end(service: Service, device: SlowDevice) -> None:
 async def test_two_decoders_feed_batches_of_many_videos(
     tiny_model: Model, decoders: DecoderPool, device: SlowDevice
 ) -> None:
-    service = serving(
+    service = await serving(
         tiny_model, decoders, device, lambda backend: Together(backend, num_videos=NUM_REQUESTS)
     )
     scheduler = service.engine.recognizer._turns._scheduler  # type: ignore[attr-defined]
@@ -136,7 +143,7 @@ async def test_two_decoders_feed_batches_of_many_videos(
 async def test_no_more_videos_are_decoded_than_the_networks_have_room_for(
     tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, turns_of)
+    service = await serving(tiny_model, decoders, device, turns_of)
     answers = [service.post() for _ in range(NUM_REQUESTS)]
     admission = service.engine.admission
     await service.until(lambda: admission._num_past_turn == num_videos)
@@ -153,7 +160,7 @@ async def test_no_more_videos_are_decoded_than_the_networks_have_room_for(
 async def test_a_caller_who_leaves_while_the_networks_are_busy_makes_room_and_is_not_computed(
     tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, turns_of)
+    service = await serving(tiny_model, decoders, device, turns_of)
     admission = service.engine.admission
     first = service.post()
     await service.until(device.at_work.is_set)
@@ -184,7 +191,7 @@ async def test_a_caller_who_leaves_while_the_networks_are_busy_makes_room_and_is
 async def test_shutting_down_ends_those_who_wait_for_the_networks_with_a_refusal(
     tiny_model: Model, decoders: DecoderPool, device: SlowDevice, turns_of: TurnsOf, num_videos: int
 ) -> None:
-    service = serving(tiny_model, decoders, device, turns_of)
+    service = await serving(tiny_model, decoders, device, turns_of)
     turns = service.engine.recognizer._turns  # type: ignore[attr-defined]
     first = service.post()
     await service.until(device.at_work.is_set)

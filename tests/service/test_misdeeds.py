@@ -58,6 +58,7 @@ async def service(tiny_model_dir: Path, wall_clock_s: float) -> AsyncIterator[Se
     )
     settings = Settings(decode_workers=2)
     engine = Engine(Recognizer(TorchBackend(model), pool), settings, metrics)
+    await engine.warm_up()
     log = CallLog(metrics, structlog.wrap_logger(None, processors=[LogCapture()]))
     transport = httpx.ASGITransport(app=create_app(engine, log))
     async with httpx.AsyncClient(transport=transport, base_url="http://sdcom", timeout=30) as client:

@@ -325,11 +325,19 @@ async def test_an_unsafe_request_id_is_replaced(client: httpx.AsyncClient, sent:
     assert len(response.headers["x-request-id"]) == 32
 
 
-async def test_readiness_follows_the_warm_up_and_the_drain(client: httpx.AsyncClient, engine: Engine) -> None:
+async def test_readiness_follows_the_warm_up_and_the_drain_and_requests_are_answered_meanwhile_only(
+    cold_client: httpx.AsyncClient, cold_engine: Engine, recognizer: FakeRecognizer
+) -> None:
+    client, engine = cold_client, cold_engine
     assert_problem(await client.get("/health/ready"), 503, "warming")
     assert (await client.get("/health/live")).json() == {"status": "live"}
+    early = await client.post("/recognize", content=b"v", headers=VIDEO)
+    assert_problem(early, 503, "warming")
+    assert int(early.headers["retry-after"]) >= 1
+    assert recognizer.received == []
     await engine.warm_up()
     assert (await client.get("/health/ready")).json() == {"status": "ready"}
+    assert (await client.post("/recognize", content=b"v", headers=VIDEO)).status_code == 200
     engine.admission.close()
     response = await client.get("/health/ready")
     assert_problem(response, 503, "shutting down")

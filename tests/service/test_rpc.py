@@ -47,12 +47,12 @@ def settings() -> Settings:
 
 @asynccontextmanager
 async def running(
-    engine: Engine, call_log: CallLog, events: LogCapture
+    engine: Engine, call_log: CallLog, events: LogCapture, *, since: str = "ready"
 ) -> AsyncIterator[tuple[Server, str, str]]:
-    """Both transports on free ports; yields the server and the two addresses."""
+    """Both transports on free ports; yields the server and the two addresses once it has logged `since`."""
     server = Server(engine, call_log)
     task = asyncio.create_task(server.run(listen("127.0.0.1", 0)))
-    while not any(event["event"] == "ready" for event in events.entries):
+    while not any(event["event"] == since for event in events.entries):
         assert not task.done(), task.exception()
         await asyncio.sleep(0.005)
     ports = next(event for event in events.entries if event["event"] == "listening")
@@ -291,6 +291,33 @@ async def test_health_and_reflection_name_the_service(channel: grpc.aio.Channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     (listed,) = [answer async for answer in reflection.ServerReflectionInfo([request])]
     assert "sdcom.v1.Recognition" in [one.name for one in listed.list_services_response.service]
+
+
+async def test_until_the_model_has_run_calls_and_streams_are_refused_as_health_says(
+    cold_engine: Engine, call_log: CallLog, events: LogCapture, recognizer: FakeRecognizer
+) -> None:
+    recognizer.warmth.clear()
+    async with (
+        running(cold_engine, call_log, events, since="listening") as (_, _, rpc),
+        grpc.aio.insecure_channel(rpc) as channel,
+    ):
+        stub: Any = pb_grpc.RecognitionStub(channel)  # type: ignore[no-untyped-call]  # generated
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="sdcom.v1.Recognition")
+        early = [
+            await failure(stub.Recognize([OPTIONS, *chunks(b"v")])),
+            await failure(collected(stub.StreamFrames(frames(1)))),
+        ]
+        assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        recognizer.warmth.set()
+        await until(lambda: any(event["event"] == "ready" for event in events.entries))
+        assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await stub.Recognize([OPTIONS, *chunks(b"v")])).predictions
+        assert len(await collected(stub.StreamFrames(frames(1)))) == 1
+    for code, details, trailer in early:
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "warming up" in details
+        assert int(trailer["retry-after"]) >= 1
 
 
 async def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new(

@@ -18,6 +18,7 @@ from training.calibration import (
     EXIT_PRICES,
     PRICES,
     accuracy_interval,
+    budgeted_point,
     calibrate,
     calibrate_exits,
     calibrated,
@@ -127,7 +128,7 @@ def test_a_model_calibrated_as_another_has_its_own_costs_and_the_others_accuraci
         name="first",
         version="0",
         config=TINY_CONFIG,
-        default_budget=0.5,
+        default_budget=0.9,
         calibration=(dearer, cheaper),
         exits=(ExitPoint(lam=2, confidence=0.7, num_frames=2.5, gmacs=0.03, share=0.31, top1=0.35),),
         provenance={"num_calibration_clips": 7, "calibrated_on": "held-out groups", "licence": "theirs"},
@@ -137,12 +138,37 @@ def test_a_model_calibrated_as_another_has_its_own_costs_and_the_others_accuraci
         assert point.top1 == pytest.approx(0.4 + 0.5 * (plain.share - 0.1))  # on the line between the two
         assert point.model_copy(update={"top1": plain.top1}) == plain
     assert len({point.top1 for point in info.calibration}) > 1
-    assert (info.name, info.default_budget, info.exits) == (model.info.name, 0.5, first.exits)
+    assert (info.name, info.exits) == (model.info.name, first.exits)
     assert info.provenance == {
         "num_calibration_clips": 7,
         "calibrated_on": "held-out groups",
         "refit": "on all clips, after calibration",
     }
+
+
+@pytest.mark.parametrize("chosen", [0, 7, 12, -1])
+def test_a_model_calibrated_as_another_spends_by_default_what_the_price_chosen_there_costs_here(
+    model: Model, evidence: Evidence, chosen: int
+) -> None:
+    own = calibrate(model.networks, evidence)
+    assert len({point.share for point in own}) > len(own) / 2  # so that a wrong price is seen
+    theirs = tuple(point.model_copy(update={"share": 0.1 + point.share / 2}) for point in own)
+    first = ModelInfo(
+        name="first",
+        version="0",
+        config=TINY_CONFIG,
+        default_budget=default_budget([theirs[chosen]]),
+        calibration=theirs,
+        provenance={"num_calibration_clips": 7, "calibrated_on": "held-out groups"},
+    )
+    info = calibrated_as(model, evidence, first)
+    assert info.default_budget == default_budget([own[chosen]]) != first.default_budget
+    point = budgeted_point(info)
+    assert point is not None
+    assert point.share == own[chosen].share
+    unbounded = calibrated_as(model, evidence, first.model_copy(update={"default_budget": None}))
+    assert unbounded.default_budget is None
+    assert budgeted_point(unbounded) is None
 
 
 def test_a_calibrated_record_says_on_what_and_keeps_the_rest(model: Model, evidence: Evidence) -> None:

@@ -42,6 +42,10 @@ def test_clips_that_were_trained_on_are_doubted_however_many_they_are() -> None:
     assert outcome(info, Path("runs/own")) == "tiny@0 is in runs/own; on 1000 training clips:"
 
 
+def test_a_single_clip_is_no_clips() -> None:
+    assert outcome(_calibrated(1), Path("runs/own")) == "tiny@0 is in runs/own; on 1 held-out clip:"
+
+
 def test_without_test_clips_there_is_nothing_to_evaluate_on() -> None:
     assert next_commands(Path("a run"), None) == ["sdcom serve --model 'a run'"]
     evaluate, _ = next_commands(Path("run"), ["--data", "my videos"])

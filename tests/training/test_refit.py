@@ -12,6 +12,8 @@ import torch
 
 from sdcom.checkpoint import INFO_FILE, WEIGHTS_FILE, ModelInfo
 from sdcom.errors import InvalidParameterError
+from training.calibration import default_budget, default_point
+from training.cli.outcome import summary
 from training.data import Clip, read_split
 from training.recipes import Optimization, Recipe, StaticRecipe
 from training.run import PreparedRun, RunOptions, prepare, train
@@ -101,13 +103,30 @@ def test_a_refit_takes_the_networks_of_the_first_run(first: _First, refit: _Firs
     assert all('"stage": "policy"' in step for step in steps)
 
 
+def test_a_refit_says_that_nothing_is_held_out_and_which_networks_it_takes(
+    first: _First, tmp_path: Path
+) -> None:
+    run = _prepare(first, tmp_path / "run")
+    num_clips = len(first.clips) + len(first.synthetic)
+    assert summary(run, "films", len(first.synthetic)) == [
+        f"tiny on films: 3 classes; clips to train on: {num_clips} (2 of them rendered), "
+        "held out to calibrate on: 0",
+        f"epochs: policy 1; the whole recipe is in {tmp_path / 'run' / 'recipe.json'}",
+        f"taken from {first.directory}: supernet",
+        f"taken from {first.directory}: static",
+    ]
+
+
 def test_a_refits_record_is_calibrated_as_its_first_run(first: _First, refit: _First) -> None:
     theirs = sorted(first.info.calibration, key=lambda point: point.share)
     shares, top1 = [point.share for point in theirs], [point.top1 for point in theirs]
     for point in refit.info.calibration:
         assert point.top1 == pytest.approx(np.interp(point.share, shares, top1))
     assert refit.info.exits == first.info.exits
-    assert refit.info.default_budget == first.info.default_budget
+    chosen = default_point(first.info.calibration)
+    assert chosen is not None
+    (own,) = (point for point in refit.info.calibration if point.lam == chosen.lam)
+    assert refit.info.default_budget == default_budget([own])
     for name in ("num_calibration_clips", "calibrated_on"):
         assert refit.info.provenance[name] == first.info.provenance[name]
     assert refit.info.provenance["refit"] == "on all clips, after calibration"

@@ -101,6 +101,11 @@ def test_a_stage_1_that_is_not_there_is_named(videos: Path, tmp_path: Path) -> N
 def test_too_few_clips_for_a_batch_are_refused_with_the_field_to_set(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"than one batch of 8: add clips, or set supernet\.optimization\.b"):
         _train("tiny", tmp_path / "run", "--data", videos)
+    fields = r"or set policy\.optimization\.batch_size to \d at most"
+    with pytest.raises(DataError, match=fields):
+        _train("tiny", tmp_path / "run", "--data", videos, "--set", "supernet.optimization.batch_size=4")
+    with pytest.raises(DataError, match=r"set supernet\.optimization\.batch_size, policy\.optimization\.b"):
+        _train("tiny", tmp_path / "run", "--data", videos)
 
 
 @pytest.mark.parametrize("recipe", ["own-videos", "jhmdb-mini"])
@@ -152,7 +157,8 @@ def test_a_run_says_what_it_does_how_good_the_model_is_and_what_to_do_with_it(
         for text in (
             "checking clips: 8",
             "decoding clips: 4",
-            '"supernet": {',  # the recipe
+            f"tiny on {videos.name}: 2 classes; clips to train on: 4, held out to calibrate on: 2\n",
+            f"epochs: supernet 1, policy 2; the whole recipe is in {run / RECIPE_FILE}\n",
             "supernet, epoch 1 of 1; steps: 1",
             "supernet, epoch 1 of 1: loss",
             "policy, epoch 1 of 2; steps: 1",
@@ -173,6 +179,14 @@ def test_a_run_says_what_it_does_how_good_the_model_is_and_what_to_do_with_it(
     assert re.search(row, output)
 
 
+def test_rendered_clips_of_actions_that_are_no_classes_of_the_data_are_refused_undrawn(
+    videos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidParameterError, match=r"videos0 has no class 'brush_hair', .*: leave"):
+        _train("tiny", tmp_path / "run", "--data", videos, "--rendered", "1")
+    assert not (tmp_path / "run-rendered").exists()
+
+
 def test_a_run_without_held_out_clips_says_that_its_figures_are_of_clips_trained_on(
     videos: Path, tmp_path: Path
 ) -> None:
@@ -181,7 +195,7 @@ def test_a_run_without_held_out_clips_says_that_its_figures_are_of_clips_trained
     assert "warning: calibrated on the 6 clips that it was trained on, because no group could be" in output
 
 
-def test_an_error_stands_alone_without_the_recipe(videos: Path, tmp_path: Path) -> None:
+def test_an_error_stands_alone_without_what_would_be_trained(videos: Path, tmp_path: Path) -> None:
     too_few = _invoke("tiny", tmp_path / "run", "--data", videos)
     assert isinstance(too_few.exception, DataError)
     assert too_few.output.splitlines() == ["checking clips: 8"]

@@ -1,5 +1,6 @@
 """The clips that `sdcom train` trains on: a dataset's, rendered ones, or both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from training.data.checking import usable_split
 from training.data.formats import Dataset, read_dataset
 from training.data.tracking import Tracked
 from training.rendered import generate
+from training.rendered.actions import ACTIONS
 
 RENDERED_SEED = 7
 RENDERED_SPLIT = "split"
@@ -50,7 +52,8 @@ def training_clips(
         tracked: shows how many are rendered and checked.
 
     Raises:
-        InvalidParameterError: there would be nothing.
+        InvalidParameterError: there would be nothing, or clips would be rendered of actions that are no
+            classes of the dataset.
         DataError: a list is malformed, or too much of what it names cannot be used.
     """
     if dataset is None and not rendered:
@@ -64,6 +67,8 @@ def training_clips(
             max_share=max_unusable,
             track=tracked("checking clips"),
         )
+        if rendered:
+            _check_drawable(dataset, real.labels)
     rendered_dir = output.with_name(output.name + "-rendered")
     if rendered:
         track = tracked("rendering scenes")
@@ -77,3 +82,12 @@ def training_clips(
         return TrainingClips(real.labels, real.train, (), tested)
     drawn = read_split(rendered_dir, RENDERED_SPLIT, real.labels)
     return TrainingClips(real.labels, real.train, drawn.train + drawn.test, tested)  # real ones are the test
+
+
+def _check_drawable(dataset: Dataset, labels: Sequence[str]) -> None:
+    missing = [action for action in ACTIONS if action not in labels]
+    if missing:
+        raise InvalidParameterError(
+            f"{dataset.name} has no class {missing[0]!r}, one of the {len(ACTIONS)} actions that clips are "
+            "rendered of: leave --rendered out, or train on rendered clips alone, without --data"
+        )

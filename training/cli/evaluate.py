@@ -165,13 +165,16 @@ def _headline(record: Record, shares: Sequence[float]) -> dict[str, Row]:
 
 def _print(record: Record, info: ModelInfo, shares: Sequence[float]) -> None:
     title = f"{info.full_name}, {record.data} {record.split}, {record.num_clips} test clips"
-    table = Table("", "top-1 %", "top-5 %", "mAP %", "GFLOPs", "of baseline %", "ms", title=title, box=None)
+    columns = ("top-1 %\n(95 %)", "top-5 %", "mAP %", "GFLOPs", "of\nbaseline %", "ms")
+    table = Table("", *columns, title=title, box=None, pad_edge=False)
     headline = _headline(record, shares)
     for name, row in headline.items():
-        scores = (row.accuracy.top1, row.accuracy.top5, row.accuracy.map_all)
+        scores = (row.accuracy.top5, row.accuracy.map_all)
+        interval = "-".join(f"{100 * end:.0f}" for end in row.top1_interval or ())
         share = row.total_gflops / record.baseline_gflops
         table.add_row(
             name,
+            f"{100 * row.accuracy.top1:.1f} ({interval})",
             *(f"{100 * score:.1f}" for score in scores),
             f"{row.total_gflops:.3f}",
             f"{100 * share:.1f}",
@@ -203,6 +206,8 @@ def _write_scores(directory: Path, info: ModelInfo, record: Record, shares: Sequ
     scores = [
         {
             "name": name,
+            "top1": row.accuracy.top1,
+            "top1_interval": row.top1_interval,
             **row.accuracy.model_dump(),
             "gflops": row.total_gflops,
             "share": row.total_gflops / record.baseline_gflops,

@@ -1,4 +1,4 @@
-"""What a calibration found, and how far to trust it: the end of `sdcom train` and `sdcom calibrate`."""
+"""What a run is about to do, what its calibration found, and how far to trust that: in words."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,13 +7,39 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
-from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, default_point
+from training.calibration import FEW_CLIPS, REFIT, TRAINING_CLIPS, accuracy_interval, budgeted_point
+from training.options import taken_networks
+from training.run import PreparedRun
+from training.run_directory import RECIPE_FILE
+
+
+def summary(run: PreparedRun, data: str, num_rendered: int) -> list[str]:
+    """Return the lines that say what a run is about to train.
+
+    Args:
+        run: in whose way nothing stands any more.
+        data: what its clips are called.
+        num_rendered: how many of them are rendered besides.
+    """
+    taken = taken_networks(run.recipe, run.options)
+    stages = {name: stage for name, stage in run.recipe.stages.items() if name not in taken}
+    epochs = ", ".join(f"{name} {stage.optimization.epochs}" for name, stage in stages.items())
+    rendered = f" ({num_rendered} of them rendered)" if num_rendered else ""
+    num_held_out = 0 if run.options.refit else len(run.held_out)
+    lines = [
+        f"{run.recipe.name} on {data}: {len(run.recipe.model.labels)} classes; "
+        f"clips to train on: {len(run.kept)}{rendered}, held out to calibrate on: {num_held_out}",
+        f"epochs: {epochs}; the whole recipe is in {run.directory / RECIPE_FILE}",
+        *(f"taken from {directory}: {name}" for name, directory in taken.items()),
+    ]
+    return [*lines, run.resumed] if run.resumed else lines
 
 
 def outcome(info: ModelInfo, directory: Path) -> str:
     """Return a line that says where the model is, and on which clips its figures were found."""
     side = "training" if info.provenance["calibrated_on"] == TRAINING_CLIPS else "held-out"
-    clips = f"{info.provenance['num_calibration_clips']} {side} clips"
+    num_clips = info.provenance["num_calibration_clips"]
+    clips = f"{num_clips} {side} clip" if num_clips == 1 else f"{num_clips} {side} clips"
     if REFIT in info.provenance:
         return f"{info.full_name} is in {directory}; at its costs, the run that it refits had on {clips}:"
     return f"{info.full_name} is in {directory}; on {clips}:"
@@ -29,7 +55,7 @@ def figures(info: ModelInfo) -> Table:
 
 
 def _headline(info: ModelInfo) -> list[tuple[str, CalibrationPoint]]:
-    default = default_point(info.calibration)
+    default = budgeted_point(info)
     rows = [("trained policy", info.calibration[0])]
     return rows if default is None else [*rows, (f"default budget, {info.default_budget:g}", default)]
 

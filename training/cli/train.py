@@ -21,14 +21,14 @@ from training.cli.data import (
     dataset_words,
 )
 from training.cli.models import chosen_device
-from training.cli.outcome import doubts, figures, next_commands, outcome
+from training.cli.outcome import doubts, figures, next_commands, outcome, summary
 from training.cli.recipes import ANY_LABELS, FieldsOption, RecipeArgument, RecipeName, built_recipe
 from training.data.checking import MAX_UNUSABLE_SHARE
 from training.data.formats import Dataset, Format
 from training.distributed import from_main, is_main, process_group
 from training.pretrain import Start
-from training.run import PreparedRun, RunOptions, prepare
-from training.run_directory import check_taken, recipe_document
+from training.run import RunOptions, prepare
+from training.run_directory import check_taken
 
 LOG_INTERVAL = {"cpu": 1, "cuda": 10}
 """Steps between looks at the figures: on a processor they cost nothing, and steps are slow."""
@@ -156,17 +156,11 @@ def train(
             tracked=bar.tracked,
         )
         if is_main():
-            _announce(run)
+            data_name = "rendered clips" if dataset is None else dataset.name
+            say(*summary(run, data_name, len(clips.rendered)))
         info = run.train()
     if info is not None:
         _conclude(info, output, clips.to_evaluate)
-
-
-def _announce(run: PreparedRun) -> None:
-    """Print what is about to be trained, now that nothing stands in its way."""
-    progress.print_json(data=recipe_document(run.recipe))
-    if run.resumed:
-        say(run.resumed)
 
 
 def _conclude(info: ModelInfo, output: Path, to_evaluate: Dataset | None) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sdcom.model import Model
 from sdcom.recognition import GIGA
 from sdcom.sampling import Int64Array
+from training.calibration import accuracy_interval
 from training.evaluation.metrics import Accuracy, accuracy
 from training.evaluation.record import Method, Row
 from training.evidence import Evidence, planned_logits
@@ -75,6 +76,7 @@ class Case:
             frames=frames,
             gflops={part: count * macs[part] / GIGA for part, count in frames.items()},
             top1_spread=top1_spread,
+            top1_interval=accuracy_interval(scored.top1, len(self.evidence.labels)),
         )
 
     def composed_frames(

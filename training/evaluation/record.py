@@ -53,6 +53,8 @@ class Row(_Frozen):
         frames: mean frames of a video that each part saw.
         gflops: mean GFLOPs of a video by part.
         top1_spread: standard deviation of top-1 over repeats, where something was drawn at random.
+        top1_interval: what top-1 over all clips of this kind may be, at 95 %, given that over these few
+            (Wilson's); None in records of before.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class Row(_Frozen):
     frames: dict[str, float]
     gflops: dict[str, float]
     top1_spread: float = 0.0
+    top1_interval: tuple[float, float] | None = None
 
     @property
     def total_gflops(self) -> float:

@@ -22,6 +22,7 @@ from sdcom.engine.loading import write_untrained_paper
 from sdcom.processors import num_network_threads, num_processors, processor_name
 from sdcom.recognizer import bundled_model_dir
 from sdcom.sampling import Sampling
+from service.bench.options import ModelOption, OutputOption, PaperOption, RepeatsOption
 from service.bench.peers.comparison import Standing, contenders, measure, standings, take_turns, tried
 from service.bench.peers.process import require_peers
 
@@ -30,14 +31,8 @@ _PACKAGES = ("av", "decord", "litserve", "numpy", "onnxruntime", "ray")
 
 def peers(
     *,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Model directory; the bundled model if not given.", envvar="SDCOM_MODEL_DIR"),
-    ] = None,
-    paper: Annotated[
-        bool,
-        typer.Option("--paper", help="The paper's networks with random weights instead. Needs torch."),
-    ] = False,
+    model: ModelOption = None,
+    paper: PaperOption = False,
     video: Annotated[Path | None, typer.Option(help="What to post; the bundled sample if not given.")] = None,
     budget: Annotated[float | None, typer.Option(help="Share of the baseline; the model's default.")] = None,
     sampling: Annotated[Sampling, typer.Option(help="Which frames our own server looks at.")] = "centers",
@@ -48,8 +43,8 @@ def peers(
     p99_s: Annotated[float, typer.Option(min=0.01, help="99 in 100 must be answered within it.")] = 1.0,
     first_rate: Annotated[float, typer.Option(min=0.01, help="Arrivals a second to begin with.")] = 8.0,
     seconds: Annotated[float, typer.Option(min=1, help="How long each rate is kept up.")] = 10.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 3,
-    output: Annotated[Path | None, typer.Option(help="File for the figures, as JSON.")] = None,
+    repeats: RepeatsOption = 3,
+    output: OutputOption = None,
 ) -> None:
     """Find the throughput at one p99 of this server, and of LitServe and Ray Serve with the same networks."""
     require_peers()

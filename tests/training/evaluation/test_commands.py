@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from sdcom.checkpoint import load_info, write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.model import load_model
+from training.calibration import accuracy_interval
 from training.cli import app
 from training.cli.models import chosen_device
 from training.data import DataError, read_split
@@ -42,11 +43,12 @@ def test_evaluate_prints_a_row_for_each_way_of_answering_and_controls(
 
 
 def test_evaluate_writes_a_record_with_its_command_and_machine(
-    model_dir: Path, rendered_set: Path, tmp_path: Path
+    model_dir: Path, rendered_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "records" / "one.json"
     options = ("--split", "split", "--timed", 1, "--name", "a kind", "--output", path)
-    _run("evaluate", model_dir, "--data", rendered_set, *options, "--record")
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = _run("evaluate", model_dir, "--data", rendered_set, *options, "--record")
     (record,) = read_records([path])
     assert (record.name, record.model, record.split) == ("a kind", "tiny@0", "split")
     assert record.command == f"sdcom evaluate tiny --data {rendered_set.name} --split split"
@@ -59,7 +61,12 @@ def test_evaluate_writes_a_record_with_its_command_and_machine(
     assert all(0 < row.decode_ms < row.total_ms for row in whole.values())
     scores = load_info(model_dir).evaluation["split"]["scores"]
     assert scores[0]["name"] == Method.UNLIMITED
-    assert scores[0]["top1"] == record.of(Method.UNLIMITED)[0].accuracy.top1
+    row = record.of(Method.UNLIMITED)[0]
+    assert scores[0]["top1"] == row.accuracy.top1
+    assert row.top1_interval == accuracy_interval(row.accuracy.top1, record.num_clips)
+    low, high = scores[0]["top1_interval"]
+    assert (low, high) == row.top1_interval
+    assert re.search(rf"{100 * row.accuracy.top1:.1f} \({100 * low:.0f}-{100 * high:.0f}\) ", printed)
 
 
 def test_class_folders_are_evaluated_as_well_and_the_command_says_so(

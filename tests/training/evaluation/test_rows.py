@@ -53,6 +53,14 @@ def test_every_way_of_answering_is_there(rows: Sequence[Row]) -> None:
     assert {row.method for row in rows} == set(Method)
 
 
+def test_every_row_says_how_uncertain_its_top1_is_on_so_few_clips(rows: Sequence[Row]) -> None:
+    for row in rows:
+        assert row.top1_interval is not None
+        low, high = row.top1_interval
+        assert low - 1e-12 <= row.accuracy.top1 <= high + 1e-12
+        assert 0.2 < high - low < 0.7  # ten clips
+
+
 def test_the_baseline_costs_itself_and_the_static_network_a_part_of_the_floor(
     case: Case, rows: Sequence[Row]
 ) -> None:
