@@ -19,7 +19,7 @@ AFFORDABLE = 3_000_000
 """What decoding a video's frames may cost, in the unit of `sdcom.cheapest.costs_by_kind`: some 70 frames of
 720p, or 200 ms of processor time (docs/performance.md)."""
 
-MIN_KEYFRAMES = 6
+MIN_KEYFRAMES = 11
 """So many keyframes are affordable however large they are."""
 
 _LOWEST = -20.0
