@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 FeedingOrder = Literal["coarse_to_fine", "time"]
 
-Sampling = Literal["centers", "cheapest"]
-"""Which frame stands for a segment: the one at its centre, or the one that costs the least to decode."""
+Sampling = Literal["centers", "cheapest", "affordable"]
+"""Which frame stands for a segment: the one at its centre; the one of it that costs the least to decode; the
+nearest to its centre that a fixed amount of decoding brings, be it of another segment."""
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]

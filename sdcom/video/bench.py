@@ -19,7 +19,7 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import typer
@@ -44,6 +44,8 @@ LONG = tuple(BenchClip("h264", 1920, 1080, 60, gop) for gop in (250, 60, 30))
 OTHERS = tuple(BenchClip(codec, 1280, 720, 10, gop) for codec in ("hevc", "vp9", "av1") for gop in (250, 60))
 """At most so many frames from keyframe to keyframe: x264's default; two seconds, as streams have; one, as
 phones have."""
+
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 
 _CLIP = ClipConfig()
 _LIMITS = DecodeLimits()
@@ -168,10 +170,9 @@ Way = Callable[[int, BenchClip, Path], bool]
 WAYS: dict[str, Way] = {
     "decord, centres": _by_decord,
     "PyAV, centres, every frame": _past_nothing,
-    "centers": partial(_as_served, "centers"),
-    "cheapest": partial(_as_served, "cheapest"),
+    **{sampling: partial(_as_served, sampling) for sampling in SAMPLINGS},
 }
-"""The last two are what is served; the one before them decodes all frames on the way."""
+"""The last three are what is served; the one before them decodes all frames on the way."""
 
 
 def _source(fd: int) -> tuple[FileView, str]:
@@ -195,8 +196,9 @@ def _without_passing(index: VideoIndex) -> VideoIndex:
 def _num_decoded(index: VideoIndex, num_frames: int, way: str) -> int | None:
     if index.storage is None or way == "decord, centres":
         return None
-    frames_T = sampled_frames(index, num_frames, "cheapest" if way == "cheapest" else "centers")
-    storage = (index if way in {"centers", "cheapest"} else _without_passing(index)).storage
+    sampling = next((sampling for sampling in SAMPLINGS if sampling == way), None)
+    frames_T = sampled_frames(index, num_frames, sampling or "centers")
+    storage = (index if sampling else _without_passing(index)).storage
     assert storage is not None
     one_each = replace(storage, num_bytes_P=np.zeros_like(storage.num_bytes_P))
     costs = one_each.costs(index.keyframe_pts_K, num_pixels=0)

@@ -14,6 +14,7 @@ import av
 import av.error
 import numpy as np
 
+from sdcom.affordable import affordable_frames
 from sdcom.cheapest import cheapest_frames
 from sdcom.errors import UndecodableVideoError
 from sdcom.sampling import (
@@ -23,7 +24,6 @@ from sdcom.sampling import (
     Sampling,
     feeding_order,
     frames_of_segments,
-    segment_center_frames,
 )
 from sdcom.video.decoders import Decoder, DecordDecoder, PyAVDecoder, use_first_able
 from sdcom.video.forward import OutOfOrderError
@@ -176,12 +176,15 @@ def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> Cli
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:
     """Return a frame of each of `num_frames` equal stretches of the video, non-decreasing.
 
-    Where the packets do not tell what a frame costs, the centres are taken in either mode.
+    Where the packets do not tell what a frame costs, the centres are taken in any mode.
     """
-    costs = index.costs() if sampling == "cheapest" else None
+    first_T, center_T, last_T = frames_of_segments(index.pts_N, index.duration, num_frames)
+    costs = None if sampling == "centers" else index.costs()
     if costs is None:
-        return segment_center_frames(index.pts_N, index.duration, num_frames)
-    return cheapest_frames(costs, *frames_of_segments(index.pts_N, index.duration, num_frames))
+        return center_T
+    if sampling == "affordable":
+        return affordable_frames(costs, center_T)
+    return cheapest_frames(costs, first_T, center_T, last_T)
 
 
 def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:

@@ -42,8 +42,7 @@ class DecoderPool:
         clip: which frames come out.
         limits: what one video may ask for; None is the defaults.
         num_workers: processes.
-        sampling: which frame of each of a video's equal stretches comes out: the one at its centre, or the
-            one that costs the least to decode.
+        sampling: which frame stands for each of a video's equal stretches.
         decoder: which decoder is preferred; PyAV reads what decord does not.
         on_restart: called with the reason whenever a worker is replaced: "timeout", "crash", "memory", "cpu",
             "deadline", "abandoned" (its caller was interrupted) or "recycled". Called from the thread that

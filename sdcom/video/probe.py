@@ -31,6 +31,8 @@ from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest
 
 _DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
+_DESCRIBED = frozenset(["mp4", "matroska"])
+"""Their headers say what the streams are, so that no frame need be decoded to find out."""
 _BUFFER_BYTES = 1 << 16
 
 
@@ -117,6 +119,7 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
             mode="r",
             format=_DEMUXERS[container],
             metadata_errors="ignore",
+            options={"skip_frame": "all"} if container in _DESCRIBED else {},  # while finding the streams
             buffer_size=_BUFFER_BYTES,
         )
     except (av.error.FFmpegError, ValueError) as exc:
@@ -132,7 +135,8 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
             raise UndecodableVideoError("the video stream's codec is unknown, or has no decoder here")
         _check_header(opened, stream, limits)
         # Dimensions can grow inside the stream; the decoder itself must refuse that.
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+        # Where a stream does not say how far its frames are reordered, "strict" keeps H.264 from guessing.
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels), "strict": "strict"}
         stream.codec_context.thread_count = 1
         yield OpenedVideo(opened, stream)
 
@@ -162,6 +166,8 @@ def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> tup
         packets.append(_stored(packet, container, reference_of))
         if len(packets) > limits.max_frames:
             raise _too_many_frames(len(packets), limits)
+        if len(packets) == 1 and container in _DESCRIBED:
+            first = _by_itself(packet, stream)
         first = first or next(iter(decode(packet)), None)
     first = first or next(iter(decode(None, stream)), None)
     # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
@@ -256,6 +262,13 @@ def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
             f"the video is {width}x{height}; the limits are {limits.max_dimension} pixels a side "
             f"and {limits.max_pixels} pixels a frame"
         )
+
+
+def _by_itself(packet: av.Packet[VideoStream], stream: VideoStream) -> av.VideoFrame | None:
+    """Return the packet's frame without waiting for any shown before it; None if it may be half of one."""
+    frames = [*decode(packet), *decode(None, stream)]
+    stream.codec_context.flush_buffers()
+    return next((frame for frame in frames if not frame.interlaced_frame), None)
 
 
 def _stored(

@@ -11,10 +11,10 @@ from sdcom.cheapest import DecodeCosts, cheapest_frames, costs_by_kind, decode_c
 from sdcom.sampling import Int64Array, frames_of_segments
 
 
-def costs_of(kinds: str, reordered: bool = False) -> DecodeCosts:
+def costs_of(kinds: str, reordered: bool = False, *, key_cost: int = 10, cost: int = 3) -> DecodeCosts:
     """Return the costs of frames given as letters in time order: I a keyframe, P a reference, b neither.
 
-    A frame costs 3, a keyframe 10. Where reordered, a run of b is stored behind the frame that follows it.
+    Where reordered, a run of b is stored behind the frame that follows it.
     """
     places = list(range(len(kinds)))
     if reordered:
@@ -35,7 +35,7 @@ def costs_of(kinds: str, reordered: bool = False) -> DecodeCosts:
         group_N=np.cumsum([kind == "I" for kind in kinds]),
         start_S=np.array(starts),
         passable_P=np.array([kind == "b" for kind in by_place]),
-        cost_P=np.array([10 if kind == "I" else 3 for kind in by_place]),
+        cost_P=np.array([key_cost if kind == "I" else cost for kind in by_place]),
     )
 
 

@@ -115,7 +115,12 @@ def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
     rows = [row for row in records["decode"]["rows"] if "-h264-" in row["clip"]]
     kinds = sorted({row["clip"].split("-h264-")[0] for row in rows}, reverse=True)
     figure.set_size_inches(max(5.5, 4.2 * len(kinds)), 4)
-    ways = {"decord, centres": (_GREY, ""), "centers": (_ORANGE, "//"), "cheapest": (_BLUE, "")}
+    ways = {
+        "decord, centres": (_GREY, ""),
+        "centers": (_ORANGE, "//"),
+        "cheapest": (_BLUE, ""),
+        "affordable": (_GREEN, ".."),
+    }
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         shown = [row for row in rows if row["clip"].startswith(kind)]
         gops = sorted({int(row["clip"].partition("-gop")[2]) for row in shown}, reverse=True)
@@ -123,9 +128,9 @@ def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
             found = {
                 int(row["clip"].partition("-gop")[2]): row["cpu_ms"] for row in shown if row["way"] == way
             }
-            places = [place + 0.27 * (offset - 1) for place in range(len(gops))]
+            places = [place + 0.21 * (offset - 1.5) for place in range(len(gops))]
             heights = [found[gop] for gop in gops]
-            bars = axes.bar(places, heights, 0.25, color=color, hatch=hatch, edgecolor="white", label=way)
+            bars = axes.bar(places, heights, 0.2, color=color, hatch=hatch, edgecolor="white", label=way)
             axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=1)
         axes.margins(y=0.08)
         axes.set_xticks(range(len(gops)), [str(gop) for gop in gops])
@@ -136,7 +141,7 @@ def draw_decoding(figure: Figure, records: Mapping[str, Record]) -> None:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.axes[0].set_ylabel("ms of processor time, 16 frames")
     figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9
     )
 
 

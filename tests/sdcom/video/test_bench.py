@@ -21,11 +21,12 @@ def test_every_way_is_timed_on_every_clip_and_the_cheapest_decodes_the_fewest_fr
         else:
             assert row.cpu_ms is not None
             assert row.repeats_ms == (row.cpu_ms,)
-    every, passing, cheapest = (row.num_decoded for row in rows[1:])
+    every, passing, cheapest, affordable = (row.num_decoded for row in rows[1:])
     assert every is not None
     assert passing is not None
     assert cheapest is not None
     assert every > passing > cheapest
+    assert affordable == passing, "all of so small a video is affordable"
 
 
 def test_a_clip_is_generated_once(tmp_path: Path) -> None:

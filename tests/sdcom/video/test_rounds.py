@@ -97,7 +97,7 @@ def test_frames_far_apart_come_one_by_one_and_frames_of_one_group_at_once() -> N
     ), "back and forth between two groups would decode each of them several times"
 
 
-@pytest.mark.parametrize("sampling", ["centers", "cheapest"])
+@pytest.mark.parametrize("sampling", ["centers", "cheapest", "affordable"])
 @pytest.mark.parametrize(
     ("codec", "container", "options"),
     [

@@ -13,11 +13,12 @@ import pytest
 from sdcom.config import ClipConfig
 from sdcom.sampling import frames_of_segments
 from sdcom.video import DecodeLimits, DecoderPool, TrustedVideo
+from sdcom.video.clip import decode_clip
 from sdcom.video.forward import ForwardReader
 from sdcom.video.probe import VideoIndex, decode, probe
 from sdcom.video.sniff import sniff_container
 from sdcom.video.source import FileView
-from tests.sdcom.video.videos import UInt8Array, encode, read_number
+from tests.sdcom.video.videos import UInt8Array, encode, read_number, without_vui
 
 NUM_FRAMES = 130
 T = 16
@@ -139,6 +140,31 @@ def test_the_cheapest_frames_are_shown_at_their_own_times(
         assert shown.tolist() == center_T.tolist()
     else:
         assert costs.of(shown) < costs.of(center_T)
+
+
+def test_affordable_frames_are_shown_at_their_own_times(
+    made: tuple[Made, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, path = made
+    index, frames_THWC = index_of(path), np.zeros((T, 224, 224, 3), np.uint8)
+    monkeypatch.setattr("sdcom.affordable.AFFORDABLE", 1)
+    monkeypatch.setattr("sdcom.affordable.MIN_KEYFRAMES", 3)
+    with path.open("rb") as file:
+        source = FileView(file.fileno(), path.stat().st_size)
+        facts = decode_clip(source, index.container, 256, DecodeLimits(), frames_THWC, sampling="affordable")
+    shown = np.array(numbers_in(frames_THWC))
+    pts = np.arange(NUM_FRAMES) / 25 if how.pts is None else np.array(how.pts) / 1000
+    assert facts.times_s == pytest.approx(pts[shown], abs=2e-3)
+    costs = index.costs()
+    if costs is not None:
+        assert costs.of(shown) <= 3 * costs.walk_N.min()
+
+
+def test_frames_come_in_order_where_a_stream_does_not_say_how_far_they_are_reordered(tmp_path: Path) -> None:
+    path = tmp_path / "video"
+    path.write_bytes(without_vui(MADE["open pyramid in Matroska"].data()))
+    frames = TrustedVideo(path).read(np.arange(NUM_FRAMES), 64)
+    assert [read_number(frame, short_side=64) for frame in frames] == list(range(NUM_FRAMES))
 
 
 def test_a_walk_decodes_as_many_frames_as_the_model_says(

@@ -110,3 +110,37 @@ def encode(
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+def without_vui(data: bytes) -> bytes:
+    """Return an H.264 file of x264's, without what its parameter set says of use (ITU-T H.264, 7.3.2.1.1).
+
+    So it does not say how far frames are reordered. Its length stays: zeros may follow a parameter set.
+    """
+    start = data.index(b"\xff\xe1") + 4  # of an AVCDecoderConfigurationRecord
+    parameters = data[start : start + int.from_bytes(data[start - 2 : start])]
+    bits = "".join(f"{byte:08b}" for byte in parameters.replace(b"\0\0\3", b"\0\0"))
+    at = 32
+
+    def skip(*fields: str) -> int:
+        nonlocal at
+        value = 0
+        for field in fields:
+            zeros = bits.index("1", at) - at if field == "ue" else 0
+            value = int(bits[at + zeros : at + 2 * zeros + 1], 2) - (field == "ue")
+            at += 2 * zeros + 1
+        return value
+
+    skip("ue")
+    if parameters[1] == 100:  # High
+        skip("ue", "ue", "ue", "flag", "flag")
+    skip("ue")
+    if skip("ue") == 0:
+        skip("ue")
+    skip("ue", "flag", "ue", "ue", "flag", "flag")  # progressive, or there is one flag more
+    if skip("flag"):  # the picture is cropped
+        skip("ue", "ue", "ue", "ue")
+    kept = bits[:at] + "01"
+    kept = kept.ljust(-(-len(kept) // 8) * 8, "0")
+    short = int(kept, 2).to_bytes(len(kept) // 8)
+    return data.replace(parameters, short.ljust(len(parameters), b"\0"))
