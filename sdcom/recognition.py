@@ -72,7 +72,7 @@ class Provider:
     """What computes the networks.
 
     Attributes:
-        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu", "torch-cuda-fp16";
+        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu-int8", "torch-cuda-fp16";
             with "-compiled" where the largest batches have kernels of their own.
         version: the library's.
         device: the GPU's model; empty on a processor.
