@@ -30,7 +30,7 @@ A few frames' extremes would make the steps of all others coarser.
 """
 
 _STATIC = "static"
-_NETWORKS = "networks"  # the file's metadata
+_NETWORKS, _CONTENT = "networks", "content"  # the file's metadata: digests of both
 
 
 def measure_int8(
@@ -71,9 +71,10 @@ class _Observed:
 
     def add(self, frames_THWC: UInt8Array) -> None:
         names = ["lowest", "highest", "errors"]
-        outputs = self._session.run(names, {"frames": frames_THWC})
-        for seen, each in zip((self._lowest, self._highest, self._errors), outputs, strict=True):
-            seen.append(each)
+        for frame_HWC in frames_THWC:  # one by one: every layer's values are in memory at once
+            outputs = self._session.run(names, {"frames": frame_HWC[None]})
+            for seen, each in zip((self._lowest, self._highest, self._errors), outputs, strict=True):
+                seen.append(each)
 
     def ranges(self) -> dict[str, LayerRange]:
         lowest = np.percentile(np.concatenate(self._lowest), 100 - FRAMES_WITHIN, axis=0)
@@ -104,7 +105,8 @@ def save_int8(directory: Path, info: ModelInfo, ranges: Int8Ranges) -> None:
     }
     partial = directory / f".{INT8_FILE}.partial"
     try:
-        save_file(arrays, partial, metadata={_NETWORKS: networks_digest(info)})
+        digests = {_NETWORKS: networks_digest(info), _CONTENT: _content_digest(arrays)}
+        save_file(arrays, partial, metadata=digests)
         partial.chmod(0o644)  # safetensors makes private files; the service may run as another user
         partial.replace(directory / INT8_FILE)
     except (OSError, SafetensorError) as exc:
@@ -126,11 +128,13 @@ def load_int8(directory: Path, info: ModelInfo) -> Int8Ranges:
         raise ModelDirectoryError(f"{info.full_name} has no ranges for int8 ({path} is missing); {advice}")
     try:
         with safe_open(path, "numpy") as file:
-            networks = (file.metadata() or {}).get(_NETWORKS)
+            digests = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as exc:
         raise ModelDirectoryError(f"{path} is damaged ({exc}): delete it, and {advice}") from exc
-    if networks != networks_digest(info):
+    if digests.get(_CONTENT) != _content_digest(arrays):
+        raise ModelDirectoryError(f"{path} is damaged (its SHA-256 differs): delete it, and {advice}")
+    if digests.get(_NETWORKS) != networks_digest(info):
         raise ModelDirectoryError(
             f"{path} is of other networks than {info.full_name}'s, trained again perhaps; {advice}"
         )
@@ -144,6 +148,14 @@ def networks_digest(info: ModelInfo) -> str:
     record = info.files.get(WEIGHTS_FILE)
     text = f"{record and record.sha256} {info.config.model_dump_json(exclude={'labels'})}"
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content_digest(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def _part_name(width: float) -> str:

@@ -233,11 +233,13 @@ def test_without_ranges_or_with_those_of_other_networks_int8_is_refused(
             load_backend(directory, precision="int8")
 
 
-def test_a_damaged_file_is_told_and_what_to_do(ranges: Int8Ranges, directory: Path) -> None:
+@pytest.mark.parametrize("truncated", [True, False])
+def test_a_damaged_file_is_told_and_what_to_do(ranges: Int8Ranges, directory: Path, truncated: bool) -> None:
     info = load_info(directory)
     save_int8(directory, info, ranges)
     file = directory / INT8_FILE
-    file.write_bytes(file.read_bytes()[:-5])
+    data = file.read_bytes()
+    file.write_bytes(data[:-5] if truncated else data[:-2] + bytes((data[-2] ^ 1, data[-1])))
     with pytest.raises(ModelDirectoryError, match=r"int8\.safetensors is damaged .*delete it, and measure"):
         load_int8(directory, info)
 
