@@ -196,6 +196,7 @@ def info(
 
 
 HARDWARE_FLAG = "--hardware"
+INT8_FLAG = "--int8"
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 TRAINING = "Training: needs torch, which the extra `train` brings (make setup)"
 
@@ -214,14 +215,20 @@ def evaluate(context: typer.Context) -> None:
 
 @app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
 def calibrate(context: typer.Context) -> None:
-    """Measure on clips what prices and exits cost; or, with --hardware and no torch, what parts take here."""
-    if HARDWARE_FLAG not in context.args:
+    """Measure on clips what prices and exits cost.
+
+    Without torch: with --hardware, what each part takes on this machine, for budgets in milliseconds; with
+    --int8, the ranges with which the model computes in int8.
+    """
+    flag = next((each for each in (HARDWARE_FLAG, INT8_FLAG) if each in context.args), None)
+    if flag is None:
         _run_training("calibrate", context.args)
         return
-    from sdcom.calibrate_hardware import app as hardware
+    from sdcom import calibrate_hardware, calibrate_int8
 
-    arguments = [each for each in context.args if each != HARDWARE_FLAG]
-    hardware(arguments, prog_name=f"sdcom calibrate {HARDWARE_FLAG}")
+    measuring = calibrate_hardware.app if flag == HARDWARE_FLAG else calibrate_int8.app
+    arguments = [each for each in context.args if each != flag]
+    measuring(arguments, prog_name=f"sdcom calibrate {flag}")
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)

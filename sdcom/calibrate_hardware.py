@@ -25,7 +25,10 @@ def measure(
     engine: Annotated[EngineName, typer.Option(help="What runs the networks.")] = "auto",
     device: Annotated[DeviceName, typer.Option(help="Where.")] = "auto",
     precision: Annotated[
-        PrecisionName, typer.Option(help="Of torch on a GPU; auto: fp16 where safe.")
+        PrecisionName,
+        typer.Option(
+            help="int8: onnx on a processor; bf16, fp16: torch on a GPU; auto: fp16 there where safe."
+        ),
     ] = "auto",
     threads: Annotated[
         int | None,

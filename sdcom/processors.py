@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 def num_processors(quota_file: Path = _CPU_QUOTA) -> int:
@@ -36,10 +37,22 @@ def num_network_threads() -> int:
 
 def processor_name() -> str:
     """Return the processor's model, or its architecture where the system does not tell."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    lines = _PROCESSORS.read_text(encoding="utf-8").splitlines() if _PROCESSORS.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def sums_bytes_in_16_bits(listing: Path = _PROCESSORS) -> bool:
+    """Tell whether products of bytes are summed in pairs, in 16 bits which they can overflow.
+
+    So do x86 processors with AVX2 and without VNNI.
+
+    Args:
+        listing: of the processors and what they can do.
+    """
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return "avx2" in flags and not any(flag.endswith("vnni") for flag in flags)
 
 
 def gpu_name(driver: str = "libcuda.so.1") -> str:

@@ -72,8 +72,9 @@ class Provider:
     """What computes the networks.
 
     Attributes:
-        name: library, device and, where it can be chosen, precision: "onnxruntime-cpu", "torch-cuda-fp16";
-            with "-compiled" where the largest batches have kernels of their own.
+        name: library, device and precision, unless that is all that there is: "onnxruntime-cpu",
+            "onnxruntime-cpu-int8", "torch-cuda-fp16"; with "-compiled" where the largest batches have kernels
+            of their own.
         version: the library's.
         device: the GPU's model; empty on a processor.
     """

@@ -3,16 +3,23 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sdcom.checkpoint import ModelInfo, load_info
+import numpy as np
+import numpy.typing as npt
+
+from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
 from sdcom.config import StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.errors import SettingsError
 
+if TYPE_CHECKING:
+    from sdcom.model import Model
+
 EngineName = Literal["auto", "onnx", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+TorchPrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionName = Literal[TorchPrecisionName, "int8"]
 
 HALVES: frozenset[PrecisionName] = frozenset(("bf16", "fp16"))
 """Precisions of two bytes: of the torch engine, on a GPU."""
@@ -36,7 +43,7 @@ def load_backend(
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
         num_threads: of one network call, on a processor; of copies to a GPU.
         precision: "auto" is float16 for torch on a GPU where the networks are known to stay within it, else
-            float32.
+            float32. "int8" is ONNX Runtime's, on a processor, with the directory's ranges.
         compiled: torch on a GPU has kernels compiled for the largest batches (`check_compiled`).
 
     Raises:
@@ -44,6 +51,9 @@ def load_backend(
         SettingsError: the engine is not installed, or cannot use the device, run the model, or do what was
             asked of it.
     """
+    if precision == "int8":
+        _check_int8(engine, device, compiled=compiled)
+        return _load_int8(directory, num_threads)
     if engine == "auto":
         engine = _best_engine(load_info(directory), device)
     if engine == "onnx":
@@ -85,6 +95,9 @@ def load_untrained_paper(
     from sdcom.engine.torch_loading import torch_engine, untrained_paper_model  # noqa: PLC0415
 
     model = untrained_paper_model(static, static_resolution)
+    if precision == "int8":
+        _check_int8(engine, device, compiled=compiled)
+        return _untrained_int8(model.info, _arrays(model), num_threads)
     if engine == "auto":
         engine = _best_engine(model.info, device)
     if engine == "torch":
@@ -94,10 +107,16 @@ def load_untrained_paper(
     _check_onnx(precision, compiled=compiled)
     from sdcom.engine.onnx_backend import OnnxBackend, best_device  # noqa: PLC0415 - optional, and heavy
 
-    weights = {name: tensor.numpy() for name, tensor in model.networks.state_dict().items()}
     return OnnxBackend(
-        model.info, weights, num_threads=num_threads, device=best_device() if device == "auto" else device
+        model.info,
+        _arrays(model),
+        num_threads=num_threads,
+        device=best_device() if device == "auto" else device,
     )
+
+
+def _arrays(model: "Model") -> dict[str, npt.NDArray[np.generic]]:
+    return {name: tensor.numpy() for name, tensor in model.networks.state_dict().items()}
 
 
 def check_compiled(buckets: Sequence[int], num_at_once: int) -> None:
@@ -164,8 +183,8 @@ def _check_onnx(precision: PrecisionName, *, compiled: bool) -> None:
         )
     if precision in HALVES or compiled:
         raise SettingsError(
-            "the onnx engine computes in float32 and compiles nothing: other precisions and compiled kernels "
-            "(SDCOM_PRECISION, SDCOM_COMPILE) are the torch engine's, on a GPU"
+            "the onnx engine computes in float32 or int8 and compiles nothing: other precisions and compiled "
+            "kernels (SDCOM_PRECISION, SDCOM_COMPILE) are the torch engine's, on a GPU"
         )
 
 
@@ -173,7 +192,43 @@ def _load_onnx(directory: Path, device: DeviceName, num_threads: int) -> Backend
     from sdcom.engine.onnx_backend import OnnxBackend, best_device  # noqa: PLC0415 - optional, and heavy
 
     found = best_device() if device == "auto" else device
-    return OnnxBackend.load(directory, num_threads=num_threads, device=found)
+    info = load_info(directory)
+    return OnnxBackend(info, load_weights(directory, info), num_threads=num_threads, device=found)
+
+
+def _check_int8(engine: EngineName, device: DeviceName, *, compiled: bool) -> None:
+    """Refuse int8 where it is not.
+
+    Raises:
+        SettingsError: another engine, a GPU or compiled kernels are asked for, or ONNX Runtime is missing.
+    """
+    if engine == "torch" or device in {"cuda", "tensorrt"} or compiled:
+        raise SettingsError(
+            "int8 is the onnx engine's, on a processor, with nothing compiled: set SDCOM_ENGINE=onnx and "
+            "SDCOM_DEVICE=cpu, or leave them and SDCOM_COMPILE unset"
+        )
+    _check_onnx("int8", compiled=False)
+
+
+def _load_int8(directory: Path, num_threads: int) -> Backend:
+    from sdcom.engine.int8 import load_int8  # noqa: PLC0415 - optional, and heavy
+    from sdcom.engine.onnx_backend import OnnxBackend, check_supported  # noqa: PLC0415
+
+    info = load_info(directory)
+    check_supported(info)
+    ranges = load_int8(directory, info)
+    return OnnxBackend(info, load_weights(directory, info), num_threads=num_threads, int8=ranges)
+
+
+def _untrained_int8(info: ModelInfo, weights: Weights, num_threads: int) -> Backend:
+    """Return networks in int8 with the ranges of noise: what they cost does not depend on ranges."""
+    from sdcom.engine.int8 import measure_int8  # noqa: PLC0415 - optional, and heavy
+    from sdcom.engine.onnx_backend import OnnxBackend  # noqa: PLC0415
+
+    crop = info.config.clip.crop
+    noise_NHWC = np.random.default_rng(0).integers(256, size=(1, crop, crop, 3), dtype=np.uint8)
+    ranges = measure_int8(info, weights, [noise_NHWC], static=True)
+    return OnnxBackend(info, weights, num_threads=num_threads, int8=ranges)
 
 
 def _torch_device(device: DeviceName) -> Literal["auto", "cpu", "cuda"]:

@@ -6,8 +6,7 @@ directory serves as it is, and no export can be out of date.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import onnxruntime
@@ -15,7 +14,7 @@ from onnx import checker
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from sdcom.architecture import feature_channels
-from sdcom.checkpoint import ModelInfo, Weights, load_info, load_weights
+from sdcom.checkpoint import ModelInfo, Weights
 from sdcom.engine.backend import (
     Float32Array,
     FrameByFrame,
@@ -27,9 +26,10 @@ from sdcom.engine.backend import (
 )
 from sdcom.engine.on_host import HostRoom, OnHost
 from sdcom.engine.onnx_graphs.graph import Graph
+from sdcom.engine.onnx_graphs.int8 import Int8Ranges
 from sdcom.engine.onnx_graphs.parts import classifier_part, dynamic_part, fusion_part, gate_part, static_part
 from sdcom.errors import ModelDirectoryError, SettingsError
-from sdcom.processors import gpu_name
+from sdcom.processors import gpu_name, sums_bytes_in_16_bits
 from sdcom.recognition import Provider
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -76,57 +76,55 @@ class OnnxBackend(OnHost):
         weights: its weights.
         num_threads: of one call of a backbone, on a processor; the small parts take one.
         device: where to compute.
+        int8: ranges with which the backbones compute in int8, on a processor; None is float32.
 
     Raises:
         SettingsError: this installation of ONNX Runtime cannot compute on the device asked for, or the model
             needs temporal shift, which these graphs do not have.
-        ModelDirectoryError: weights are missing, or their shapes are not those of the model.
+        ModelDirectoryError: weights are missing, or their shapes are not those of the model; or ranges are.
     """
 
     def __init__(
-        self, info: ModelInfo, weights: Weights, *, num_threads: int = 1, device: Device = "cpu"
+        self,
+        info: ModelInfo,
+        weights: Weights,
+        *,
+        num_threads: int = 1,
+        device: Device = "cpu",
+        int8: Int8Ranges | None = None,
     ) -> None:
-        if info.config.temporal_shift:
-            raise SettingsError(
-                f"{info.full_name} has a temporal shift, which the onnx engine lacks: use the torch engine"
-            )
+        check_supported(info)
+        assert int8 is None or device == "cpu", "integer kernels are the processor's"
         self._info = info
         self._num_features = feature_channels(info.config.dynamic)
         self._most_frames = _MOST_FRAMES_OF_A_CALL if device == "cpu" else None
         sessions = _SessionFactory(device)
         try:
-            self._open(sessions, weights, num_threads)
+            self._open(sessions, weights, num_threads, int8)
         except (ValueError, IndexError, *_REFUSED_GRAPHS) as exc:
             raise ModelDirectoryError(
                 f"the weights of {info.full_name} do not have the shapes that its record says: {exc}"
             ) from exc
         gpu = "" if device == "cpu" else gpu_name()
-        self._provider = Provider(f"onnxruntime-{device}", onnxruntime.__version__, gpu)
+        name = f"onnxruntime-{device}" + ("-int8" if int8 else "")
+        self._provider = Provider(name, onnxruntime.__version__, gpu)
 
-    def _open(self, sessions: "_SessionFactory", weights: Weights, num_threads: int) -> None:
+    def _open(
+        self, sessions: "_SessionFactory", weights: Weights, num_threads: int, int8: Int8Ranges | None
+    ) -> None:
         info = self._info
-        self._static = sessions.open(static_part(info, weights), num_threads)
+        static, dynamic = (int8.static, int8.dynamic) if int8 else (None, {})
+        self._static = sessions.open(static_part(info, weights, static), num_threads)
         self._gate = sessions.open(gate_part(info, weights))
         self._fusion = sessions.open(fusion_part(info, weights))
         self._classifiers = sessions.open(classifier_part(info, weights))
         self._dynamic = {
-            width: sessions.open(dynamic_part(info, weights, width), num_threads)
+            width: sessions.open(dynamic_part(info, weights, width, dynamic.get(width)), num_threads)
             for width in info.config.widths
             if width > 0
         }
         self._classifier_TLF = weights["fusion.classifier_weight"].astype(np.float32)
         self._bias_TL = weights["fusion.classifier_bias"].astype(np.float32)
-
-    @classmethod
-    def load(cls, directory: Path, *, num_threads: int = 1, device: Device = "cpu") -> Self:
-        """Load a model directory.
-
-        Raises:
-            ModelDirectoryError: the directory is not a whole, readable model.
-            SettingsError: as for the class.
-        """
-        info = load_info(directory)
-        return cls(info, load_weights(directory, info), num_threads=num_threads, device=device)
 
     @property
     def info(self) -> ModelInfo:
@@ -205,6 +203,23 @@ class OnnxBackend(OnHost):
         return HostRoom(self, self._info.config)
 
 
+def check_supported(info: ModelInfo) -> None:
+    """Refuse a model that these graphs cannot be.
+
+    Raises:
+        SettingsError: it needs temporal shift.
+    """
+    if info.config.temporal_shift:
+        raise SettingsError(
+            f"{info.full_name} has a temporal shift, which the onnx engine lacks: use the torch engine"
+        )
+
+
+def open_on_processor(graph: bytes) -> onnxruntime.InferenceSession:
+    """Open a session of one thread."""
+    return _SessionFactory("cpu").open(graph)
+
+
 @cache
 def _share_one_arena() -> None:
     """Let all sessions of this process take their scratch memory from one arena: few run at a time."""
@@ -262,6 +277,8 @@ def _options(num_threads: int) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
+    if sums_bytes_in_16_bits():  # for int8: slower kernels, that do not overflow
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Threads that wait do not spin: decoders and other sessions need the processors meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -9,7 +9,7 @@ from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig, StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.engine.dense_backend import DenseBackend, Precision
-from sdcom.engine.loading import HALVES, PrecisionName
+from sdcom.engine.loading import HALVES, TorchPrecisionName
 from sdcom.engine.ranges import stays_in_float16
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import SettingsError
@@ -26,7 +26,7 @@ def load_torch(
     *,
     device: Literal["auto", "cpu", "cuda"],
     num_threads: int,
-    precision: PrecisionName,
+    precision: TorchPrecisionName,
     compiled: bool,
 ) -> Backend:
     """Load a model directory; see `torch_engine`.
@@ -45,7 +45,7 @@ def torch_engine(
     *,
     device: Literal["auto", "cpu", "cuda"],
     num_threads: int,
-    precision: PrecisionName,
+    precision: TorchPrecisionName,
     compiled: bool,
 ) -> Backend:
     """Return what runs a model: on a GPU dense modules in CUDA graphs, else the networks themselves.

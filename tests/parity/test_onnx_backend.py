@@ -185,16 +185,19 @@ from collections.abc import Callable
 from pathlib import Path
 import service.server
 from sdcom.recognizer import Recognizer, bundled_model_dir
-with Recognizer.load(num_decode_workers=1) as recognizer:
+with Recognizer.load(num_decode_workers=1, precision=sys.argv[1]) as recognizer:
     recognizer.warm_up()
     print(recognizer.recognize(bundled_model_dir() / "sample.mp4").predictions[0].label)
     print(recognizer.provider.name)
 """
 
 
-def test_the_service_and_the_recognizer_need_no_torch() -> None:
+@pytest.mark.parametrize(
+    ("precision", "name"), [("auto", "onnxruntime-cpu"), ("int8", "onnxruntime-cpu-int8")]
+)
+def test_the_service_and_the_recognizer_need_no_torch(precision: str, name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
+        [sys.executable, "-c", WITHOUT_TORCH, precision],
         capture_output=True,
         text=True,
         timeout=120,
@@ -204,7 +207,7 @@ def test_the_service_and_the_recognizer_need_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     label, provider = done.stdout.split()
     assert label in load_info(bundled_model_dir()).config.labels
-    assert provider == "onnxruntime-cpu"
+    assert provider == name
 
 
 @pytest.mark.parametrize("arguments", [("train", "tiny", "--output", "nowhere"), ("train", "--help")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcom.processors import gpu_name, num_processors
+from sdcom.processors import gpu_name, num_processors, sums_bytes_in_16_bits
 
 
 @pytest.mark.parametrize("content", ["max 100000\n", "", "unreadable"])
@@ -21,6 +21,21 @@ def test_without_a_quota_all_processors_of_the_affinity_count(tmp_path: Path, co
 def test_a_containers_quota_counts(tmp_path: Path, content: str) -> None:
     (tmp_path / "cpu.max").write_text(content)
     assert num_processors(tmp_path / "cpu.max") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "overflow"),
+    [
+        ("flags\t\t: fpu avx avx2 avx512f", True),
+        ("flags\t\t: fpu avx2 avx512_vnni", False),
+        ("flags\t\t: fpu avx2 avx_vnni", False),
+        ("Features\t: fp asimd asimddp", False),
+    ],
+)
+def test_without_vnni_sums_of_bytes_may_overflow(tmp_path: Path, flags: str, overflow: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\nbugs\t\t: avx_vnni\n")
+    assert sums_bytes_in_16_bits(tmp_path / "cpuinfo") is overflow
+    assert not sums_bytes_in_16_bits(tmp_path / "absent")
 
 
 def test_without_a_driver_no_gpu_has_a_name(tmp_path: Path) -> None:

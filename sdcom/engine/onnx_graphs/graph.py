@@ -71,7 +71,7 @@ class Graph:
     def constant(self, value: npt.NDArray[np.generic]) -> str:
         """Add an array."""
         name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:

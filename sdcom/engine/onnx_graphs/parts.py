@@ -7,30 +7,33 @@ Shapes: N frames of any videos, B videos, T frames of each, H W pixels, D featur
 F fused features.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 from onnx import TensorProto
 
 from sdcom.architecture import feature_channels
 from sdcom.checkpoint import ModelInfo, Weights
 from sdcom.config import ClipConfig, ModelConfig
-from sdcom.engine.onnx_graphs.backbones import backbone
+from sdcom.engine.onnx_graphs.backbones import View, backbone
 from sdcom.engine.onnx_graphs.graph import Float32Array, Graph, WeightReader
+from sdcom.engine.onnx_graphs.int8 import Int8Layers, LayerRanges, ObservedLayers
+from sdcom.engine.onnx_graphs.layers import Layers
 from sdcom.engine.resizing import resize_matrix
 
 
-def static_part(info: ModelInfo, weights: Weights) -> bytes:
-    """Return `frames` uint8 [N, H, W, 3] to `features` [N, D] and `embeddings` [N, E]."""
+def static_part(info: ModelInfo, weights: Weights, ranges: LayerRanges | None = None) -> bytes:
+    """Return `frames` uint8 [N, H, W, 3] to `features` [N, D] and `embeddings` [N, E].
+
+    Args:
+        info: the model.
+        weights: its weights.
+        ranges: of the static network's layers: it computes in int8; None is float32.
+    """
     config = info.config
     graph = _of_frames("static", config.clip)
-    frames = _resized(graph, _channels_first(graph), config)
-    view = backbone(
-        graph,
-        WeightReader(weights, "static."),
-        config.static,
-        _normalized(graph, frames, config.clip),
-        width=1.0,
-        same=config.same_padding,
-    )
+    view = _static(_layers(graph, config, weights, None, ranges), config)
     return graph.serialized(
         {
             "features": (view.features, ("N", feature_channels(config.static))),
@@ -39,19 +42,83 @@ def static_part(info: ModelInfo, weights: Weights) -> bytes:
     )
 
 
-def dynamic_part(info: ModelInfo, weights: Weights, width: float) -> bytes:
-    """Return `frames` uint8 [N, H, W, 3] to `features` [N, d], as many as the width leaves."""
+def dynamic_part(info: ModelInfo, weights: Weights, width: float, ranges: LayerRanges | None = None) -> bytes:
+    """Return `frames` uint8 [N, H, W, 3] to `features` [N, d], as many as the width leaves.
+
+    Args:
+        info: the model.
+        weights: its weights.
+        width: above 0.
+        ranges: of the layers at this width: they compute in int8; None is float32.
+    """
     config = info.config
     graph = _of_frames(f"dynamic at {width:g}", config.clip)
-    view = backbone(
-        graph,
-        WeightReader(weights, "dynamic."),
-        config.dynamic,
-        _normalized(graph, _channels_first(graph), config.clip),
-        width=width,
-        same=config.same_padding,
-    )
+    view = _dynamic(_layers(graph, config, weights, width, ranges), config)
     return graph.serialized({"features": (view.features, ("N", feature_channels(config.dynamic, width)))})
+
+
+class Observer(NamedTuple):
+    """A backbone that tells what int8 has to know of its layers.
+
+    Attributes:
+        graph: `frames` uint8 [N, H, W, 3] to each frame's `lowest` and `highest` values [N, layers], and to
+            `errors`, what rounding the weights adds to each output channel on average, of one convolution
+            after the other.
+        layers: the layers' names.
+        num_outputs: channels of each layer that is a convolution.
+    """
+
+    graph: bytes
+    layers: Sequence[str]
+    num_outputs: Mapping[str, int]
+
+
+def observer_part(info: ModelInfo, weights: Weights, width: float | None) -> Observer:
+    """Return what finds the ranges of the dynamic network's layers at a width, or of the static network's."""
+    config = info.config
+    graph = _of_frames("observer", config.clip)
+    reader = WeightReader(weights, _prefix(width))
+    layers = ObservedLayers(graph, reader, width or 1.0, same=config.same_padding)
+    _static(layers, config) if width is None else _dynamic(layers, config)
+    lowest, highest = layers.extremes()
+    by_frame = ("N", len(layers.values))
+    outputs = {
+        "lowest": (lowest, by_frame),
+        "highest": (highest, by_frame),
+        "errors": (
+            graph.node("Concat", *layers.errors.values(), axis=0),
+            (sum(layers.num_outputs.values()),),
+        ),
+    }
+    return Observer(graph.serialized(outputs), tuple(layers.values), layers.num_outputs)
+
+
+def _prefix(width: float | None) -> str:
+    return "static." if width is None else "dynamic."
+
+
+def _layers(
+    graph: Graph, config: ModelConfig, weights: Weights, width: float | None, ranges: LayerRanges | None
+) -> Layers:
+    """Return what adds the layers of the dynamic network at a width, or of the static network."""
+    reader = WeightReader(weights, _prefix(width))
+    if ranges is None:
+        return Layers(graph, reader, width or 1.0, same=config.same_padding)
+    return Int8Layers(graph, reader, width or 1.0, same=config.same_padding, ranges=ranges)
+
+
+def _static(layers: Layers, config: ModelConfig) -> View:
+    size, resolution = config.clip.crop, config.static_resolution
+    pixels = _channels_first(layers.graph)
+    if size != resolution:
+        pixels = _resized(layers.graph, pixels, size, resolution)
+    frames = layers.frames(pixels, config.clip, whole=size == resolution)
+    return backbone(layers, config.static, frames)
+
+
+def _dynamic(layers: Layers, config: ModelConfig) -> View:
+    frames = layers.frames(_channels_first(layers.graph), config.clip, whole=True)
+    return backbone(layers, config.dynamic, frames)
 
 
 def gate_part(info: ModelInfo, weights: Weights) -> bytes:
@@ -127,24 +194,19 @@ def _of_frames(name: str, clip: ClipConfig) -> Graph:
 
 
 def _channels_first(graph: Graph) -> str:
-    """Return the frames as float32 [N, 3, H, W] in [0, 255]."""
-    return graph.node("Transpose", graph.node("Cast", "frames", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    """Return the frames as uint8 [N, 3, H, W]."""
+    return graph.node("Transpose", "frames", perm=[0, 3, 1, 2])
 
 
-def _resized(graph: Graph, frames: str, config: ModelConfig) -> str:
-    """Resize to the static network's resolution: two products with constant matrices, exact everywhere."""
-    size, resolution = config.clip.crop, config.static_resolution
-    if size == resolution:
-        return frames
+def _resized(graph: Graph, frames: str, size: int, resolution: int) -> str:
+    """Resize to float32: two products with constant matrices, exact everywhere.
+
+    Columns first: that product's matrix is on the right, where ONNX Runtime arranges it once for all frames.
+    """
     matrix = resize_matrix(size, resolution)
-    rows = graph.node("MatMul", graph.constant(matrix), frames)
-    return graph.node("MatMul", rows, graph.constant(matrix.T))
-
-
-def _normalized(graph: Graph, frames: str, clip: ClipConfig) -> str:
-    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (clip.mean, clip.std))
-    scaled = graph.node("Mul", frames, graph.constant(np.float32(1) / (255 * std)))
-    return graph.node("Sub", scaled, graph.constant(mean / std))
+    pixels = graph.node("Cast", frames, to=TensorProto.FLOAT)
+    columns = graph.node("MatMul", pixels, graph.constant(matrix.T))
+    return graph.node("MatMul", graph.constant(matrix), columns)
 
 
 def _embedded(graph: Graph, weights: Weights, map_NCHW: str) -> str:
