@@ -23,7 +23,7 @@ from service.settings import Settings
 from tests.conftest import REPOSITORY
 
 SAMPLE = bundled_model_dir() / "sample.mp4"
-FRAMES_STREAMED = 11  # six a second of 1.8 seconds
+FRAMES_STREAMED = 15  # eight a second of 1.8 seconds
 PORT_ON_THE_PAGE = "localhost:50051"
 
 

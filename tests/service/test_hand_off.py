@@ -12,9 +12,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import LogCapture
 
-from sdcom.engine.backend import Backend, Float32Array, UInt8Array
+from sdcom.engine.backend import Backend, Float32Array, Room, UInt8Array
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Part
+from sdcom.engine.on_host import HostRoom
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Apart, Together, Turns
 from sdcom.model import Model
@@ -56,6 +57,9 @@ class WatchedBackend(Watched):
     def fill(self, frames_NHWC: UInt8Array, width: float, before_N: Int64Array | None = None) -> Float32Array:
         self._before(Stage.FILL, frames_NHWC)
         return self._whole.fill(frames_NHWC, width, before_N)
+
+    def open_room(self, _num_videos: int, /) -> Room:
+        return HostRoom(self, self.info.config)
 
 
 @dataclass
