@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Generator
@@ -174,6 +175,7 @@ class Server:
 
     async def _warm_up(self) -> None:
         await self._engine.warm_up()
+        gc.freeze()  # what is loaded stays: a full collection would stop all threads to walk it
         await self._report(health_pb2.HealthCheckResponse.SERVING)
         self._call_log.logger.info(
             "ready", model=self._engine.info.full_name, provider=self._engine.recognizer.provider.name
