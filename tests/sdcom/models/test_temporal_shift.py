@@ -187,7 +187,7 @@ def test_a_frame_that_has_left_the_window_hands_nothing_on(
     for gap in (T - 1, T):
         plans = iter([widest, *[0] * (gap - 1), widest])
         monkeypatch.setattr(
-            "sdcom.budget.choose_widths",
+            "sdcom.budget.Allowance.plan",
             lambda *_args, plans=plans: WidthPlan((next(plans),), 0.0, 0),
         )
         stream = CausalStream(TorchBackend(model), 0.0)
