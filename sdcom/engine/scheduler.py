@@ -12,7 +12,7 @@ cancelled future's video, or one whose deadline passed, is not computed any furt
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Self
@@ -244,22 +244,27 @@ class Scheduler:
             done = self._flight.ran(batch, entries, seconds, self._clock())
             self._changed.notify_all()
         self._on_batch(batch, seconds)
-        for ticket, entry in done:
-            if batch.lane.stage is Stage.DECIDE:
-                self._plan(ticket, entry)
-            elif batch.lane.stage is Stage.FUSE:
+        if batch.lane.stage is Stage.DECIDE:
+            self._plan(done)
+        elif batch.lane.stage is Stage.FUSE:
+            for _, entry in done:
                 entry.answer()
 
-    def _plan(self, ticket: int, entry: Entry) -> None:
-        try:
-            widths = entry.work.enter_plan(entry.planner(entry.work.gate_logits_TK), self._config)
-        except Exception as exc:  # whatever it is, it is this video's
-            with self._changed:
-                left = self._flight.abandon([ticket])
-                self._changed.notify_all()
-            for each in left:
-                each.fail(exc)
-            return
+    def _plan(self, decided: Sequence[tuple[int, Entry]]) -> None:
+        """Plan videos one by one, and let them go on together."""
+        planned: list[tuple[int, list[float]]] = []
+        failed: list[tuple[int, Exception]] = []
+        for ticket, entry in decided:
+            try:
+                widths = entry.work.enter_plan(entry.planner(entry.work.gate_logits_TK), self._config)
+            except Exception as exc:  # whatever it is, it is this video's
+                failed.append((ticket, exc))
+            else:
+                planned.append((ticket, widths))
         with self._changed:
-            self._flight.policy.plan(ticket, widths)
+            for ticket, widths in planned:
+                self._flight.policy.plan(ticket, widths)
+            left = [(entry, error) for ticket, error in failed for entry in self._flight.abandon([ticket])]
             self._changed.notify_all()
+        for entry, error in left:
+            entry.fail(error)

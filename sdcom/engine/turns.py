@@ -25,8 +25,8 @@ MOST_AT_ONCE = 256
 """Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
 MOST_AT_ONCE_ON_PROCESSOR = 32
 """The same for a processor, where larger batches gain nothing and take long to measure."""
-MOST_FRAMES_IN_FLIGHT = 4 * MOST_AT_ONCE
-"""Frames of all videos that batches are made of: some for every width (docs/adr/0010-hand-off.md)."""
+BATCHES_IN_FLIGHT = 16
+"""Frames of all videos in flight are so many of the largest batches: some for every width (docs/adr/0010)."""
 
 
 class Turns(Protocol):
@@ -220,11 +220,9 @@ def turns_for(
         )
     if not batching:
         return Apart(backend, num_workers=num_workers or _default_num_workers(backend))
-    return Together(
-        backend,
-        num_videos=max(num_videos, MOST_FRAMES_IN_FLIGHT // backend.info.config.clip.num_frames),
-        most_at_once=MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE,
-    )
+    most_at_once = MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE
+    num_in_flight = BATCHES_IN_FLIGHT * most_at_once // backend.info.config.clip.num_frames
+    return Together(backend, num_videos=max(num_videos, num_in_flight), most_at_once=most_at_once)
 
 
 def _default_num_workers(backend: Backend) -> int:
