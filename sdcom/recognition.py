@@ -83,6 +83,11 @@ class Provider:
     version: str
     device: str = ""
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether it is a processor that computes."""
+        return "-cpu" in self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

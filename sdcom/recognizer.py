@@ -23,7 +23,7 @@ from sdcom.engine.hardware import HardwareCosts, applying, load_hardware
 from sdcom.engine.ledger import Part
 from sdcom.engine.loading import DeviceName, EngineName, PrecisionName, check_compiled, load_backend
 from sdcom.engine.planning import stream_price, video_allowance, video_planner
-from sdcom.engine.turns import Apart, Turns, turns_for
+from sdcom.engine.turns import Apart, Together, Turns, turns_for
 from sdcom.errors import InvalidParameterError
 from sdcom.frame_stream import FrameStream
 from sdcom.processors import num_network_threads, num_processors
@@ -182,9 +182,12 @@ class Recognizer:
             plan = WidthPlan((choice,) * clip.num_frames, 0.0, macs_K[choice] * clip.num_frames)
             return compose_video(self.backend, frames_THWC, lambda _: plan)
 
-        for choice in range(len(macs_K)):
-            self._turns.call(partial(run_at, choice))
-        for size in (bucket for bucket in self.backend.buckets if bucket < clip.num_frames):
+        in_batches = isinstance(self._turns, Together)  # whose sizes ran when their costs were measured
+        if not in_batches:
+            for choice in range(len(macs_K)):
+                self._turns.call(partial(run_at, choice))
+        most = 2 if in_batches else clip.num_frames  # frames come one by one from streams alone
+        for size in (bucket for bucket in self.backend.buckets if bucket < most):
             self._turns.call(partial(self.backend.look, frames_THWC[:size]))
             for width in self.info.config.widths[1:]:
                 self._turns.call(partial(self.backend.fill, frames_THWC[:size], width))

@@ -34,6 +34,9 @@ class Looked:
     embeddings_NE: Float32Array
 
 
+PATIENCE_S = 30.0
+"""How long a newcomer waits by default for videos that were given up and are still being computed."""
+
 Held = object
 """A video in a room: its frames, and what the parts made of them. The room's own business."""
 
@@ -84,18 +87,22 @@ class Room(Protocol):
     Batches of any videos' frames are computed from here, and what comes of them is kept here for the next
     part: only decisions and answers leave. One batch is begun at a time, and may be before another has
     ended; each finds what those begun before it leave behind. A batch that is run again replaces what it
-    left. A video's row must be referred to until its batches have ended.
+    left. `hold` and `release` are for any thread, also while another call runs.
     """
 
-    def hold(self, frames_THWC: UInt8Array) -> Held:
+    def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
         """Take a video in: its RGB crops in feeding order, at most T; they are not changed meanwhile.
 
-        For any thread, also while another call runs. The video leaves when nothing refers to what is
-        returned any more.
+        Args:
+            frames_THWC: those.
+            patience_s: how long to wait in a full room for a video that leaves.
 
         Raises:
-            OverloadedError: no other video left for long.
+            OverloadedError: none left.
         """
+
+    def release(self, held: Held) -> None:
+        """Let a video leave, once, when no batch with frames of it is running or will run."""
 
     def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos."""
@@ -199,7 +206,10 @@ class Backend(Parts, Protocol):
         """Return what fills a new stream's frames."""
 
     def open_room(self, num_videos: int, /) -> Room:
-        """Return room for so many videos at once, of a model without temporal shift."""
+        """Return room for so many videos at once; to `fill` there, frames must not read one another.
+
+        Its memory is the backend's for as long as that lives: open one, and use it again.
+        """
 
 
 class FrameByFrame:

@@ -142,7 +142,7 @@ class Uploads:
         np.copyto(pinned_THWC.numpy(), frames_THWC)
         with torch.cuda.stream(self._stream):
             on_device_THWC.copy_(pinned_THWC, non_blocking=True)
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event(blocking=True)
             arrived.record()
         arrived.synchronize()
 

@@ -56,7 +56,7 @@ class DenseBackend:
         device: where to compute.
         precision: of the backbones and the fusion head's projection.
         compiled: on a GPU, have torch.compile make kernels for the backbones in batches of the largest size.
-        num_threads: of the copies to a GPU, or of a network call on a processor.
+        num_threads: of a network call on a processor.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class DenseBackend:
         self._fuse = self._placed(Fuse(networks, dtype))
         self._heads = _Heads(self._fuse, networks.fusion, device)
         self._begin_batch: BatchCall = self._padded
-        self._bring: Callable[[UInt8Array, Tensor], object] = _copy
+        self._upload: Callable[[UInt8Array, Tensor], object] = _copy
         if device == "cuda":
-            self._bring = Uploads()
+            self._upload = Uploads()
             self._begin_batch = CudaGraphs(
                 compiled_rows=BUCKETS[-1] if compiled else None, choose_algorithms=precision != "fp32"
             )
@@ -161,7 +161,7 @@ class DenseBackend:
             conclude=self._heads.whole,
             device=self._device,
             begin=self._begin,
-            bring=self._bring,
+            upload=self._upload,
         )
 
     def _in_batches(self, part: nn.Module, *arrays: Rows) -> tuple[Float32Array, ...]:

@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Begun, Float32Array, Gathered, Held, Picked, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Begun, Float32Array, Gathered, Held, Picked, UInt8Array
 from sdcom.engine.dense import Backboned, Conclude, Decide, Fill, Look
 from sdcom.errors import OverloadedError
-
-PATIENCE_S = 30.0
-"""How long a newcomer waits for videos that were given up and are still being computed."""
 
 
 class Store(nn.Module):
@@ -103,18 +100,6 @@ class _ConcludeOn(nn.Module):
         return (logits_BTL,)
 
 
-class _Row:
-    """A video's row, given back when nothing refers to it any more."""
-
-    def __init__(self, free: "SimpleQueue[int]") -> None:
-        self._free = free
-        self.number = free.get(timeout=PATIENCE_S)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            self._free.put(self.number)  # reentrant, for destructors
-
-
 class DenseRoom:
     """Room for videos on the device of a model's dense parts.
 
@@ -127,7 +112,7 @@ class DenseRoom:
         conclude: the fusion head on videos of so many frames.
         device: of all of them.
         begin: begins a module on the numbers of places, or of rows; adds zeros to fill a batch.
-        bring: copies frames to the device, from any thread; returns when they are there.
+        upload: copies frames to the device, from any thread; returns when they are there.
     """
 
     def __init__(
@@ -141,31 +126,39 @@ class DenseRoom:
         conclude: Callable[[int], Conclude],
         device: str,
         begin: Callable[[nn.Module, Tensor], Begun[tuple[Float32Array, ...]]],
-        bring: Callable[[UInt8Array, Tensor], object],
+        upload: Callable[[UInt8Array, Tensor], object],
     ) -> None:
         self._store = store = Store(config, 1 + num_videos).to(device)
         self._look_at = _LookAt(store, look)
         self._fill_in = {width: _FillIn(store, part) for width, part in fill.items()}
         self._decide_on = cache(lambda count: _DecideOn(store, decide, count, config.gate_hidden))
         self._conclude_on = cache(lambda count: _ConcludeOn(store, conclude(count), count))
-        self._begin, self._bring = begin, bring
+        self._begin, self._upload = begin, upload
         self._is_pinned = device == "cuda"
         self._free: SimpleQueue[int] = SimpleQueue()
         for number in range(1, 1 + num_videos):
             self._free.put(number)
 
     @torch.inference_mode()
-    def hold(self, frames_THWC: UInt8Array) -> Held:
+    def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
         """Take a video in: its frames to the device, from the calling thread."""
         try:
-            row = _Row(self._free)
+            row = self._free.get(timeout=max(patience_s, 0.0))
         except Empty:
             raise OverloadedError("the device has no room for another video", retry_after_s=1.0) from None
-        store, first = self._store, row.number * self._store.num_frames
-        places = slice(first, first + len(frames_THWC))
-        store.supplements_RD[places].zero_()
-        self._bring(frames_THWC, store.frames_RHWC[places])
+        try:
+            store, first = self._store, row * self._store.num_frames
+            places = slice(first, first + len(frames_THWC))
+            store.supplements_RD[places].zero_()
+            self._upload(frames_THWC, store.frames_RHWC[places])
+        except BaseException:
+            self._free.put(row)
+            raise
         return row
+
+    def release(self, held: Held) -> None:
+        """Let a video leave; its row is the next one's."""
+        self._free.put(_row(held))
 
     def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos."""
@@ -185,7 +178,7 @@ class DenseRoom:
 
     def _store_by(self, part: nn.Module, picked: Picked) -> Begun[None]:
         length = self._store.num_frames
-        places = [_number(held) * length + each for held, positions in picked.shares for each in positions]
+        places = [_row(held) * length + each for held, positions in picked.shares for each in positions]
         end = self._begin(part, self._padded(places, picked.size))
 
         def ended() -> None:
@@ -194,7 +187,7 @@ class DenseRoom:
         return ended
 
     def _answer_by(self, part: nn.Module, gathered: Gathered) -> Begun[Float32Array]:
-        videos = [_number(held) for held in gathered.videos]
+        videos = [_row(held) for held in gathered.videos]
         end = self._begin(part, self._padded(videos, gathered.size))
         return lambda: end()[0]
 
@@ -205,6 +198,6 @@ class DenseRoom:
         return padded_N
 
 
-def _number(held: Held) -> int:
-    assert isinstance(held, _Row), "held in another room"
-    return held.number
+def _row(held: Held) -> int:
+    assert isinstance(held, int), "held in another room"
+    return held

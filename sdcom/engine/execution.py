@@ -42,6 +42,7 @@ class VideoWork:
         stage_s: its share of the time of every batch that it was in.
         came_s: when it was admitted.
         begun_s: when its first frame went into a batch; None before.
+        num_batches: in hand that have frames of it.
     """
 
     held: Held
@@ -53,6 +54,7 @@ class VideoWork:
     stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
     came_s: float = 0.0
     begun_s: float | None = None
+    num_batches: int = 0
 
     def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
         """Take the plan made of the gate's logits; return the width of every frame.

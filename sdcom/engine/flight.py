@@ -5,11 +5,12 @@ nobody else, ends its future, after the lock is free: futures call back.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
+from sdcom.engine.backend import Held
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import Stage
 from sdcom.engine.execution import VideoWork
@@ -44,11 +45,13 @@ class Flight:
     Args:
         policy: decides; all of its videos are entered here.
         macs: of the model.
+        release: called with what is held of a video that has left, once no batch in hand has frames of it.
     """
 
-    def __init__(self, policy: Policy, macs: ModelMacs) -> None:
+    def __init__(self, policy: Policy, macs: ModelMacs, release: Callable[[Held], None]) -> None:
         self.policy = policy
         self._macs = macs
+        self._release = release
         self._entries: dict[int, Entry] = {}
 
     def admit(self, entry: Entry, now_s: float, deadline: float | None) -> int:
@@ -69,6 +72,7 @@ class Flight:
         for ticket in tickets:
             self.policy.drop(ticket)
             if entry := self._entries.pop(ticket, None):
+                self._leave(entry)
                 left.append(entry)
         return left
 
@@ -87,12 +91,14 @@ class Flight:
             return None
         entries = [self._entries[share.ticket] for share in batch.shares]
         for entry in entries:
+            entry.work.num_batches += 1
             if entry.work.begun_s is None:
                 entry.work.begun_s = now_s
         return batch, entries
 
-    def failed(self, batch: Batch, exc: Exception) -> list[Entry]:
+    def failed(self, batch: Batch, entries: Iterable[Entry], exc: Exception) -> list[Entry]:
         """Put a batch that raised back, smaller or apart; or take out its only video, the culprit."""
+        self._end_batch(batch, entries)
         if ran_out_of_memory(exc) and batch.size > 1:
             self.policy.shrink(batch)
             self.policy.put_back(batch, apart=False)
@@ -118,6 +124,21 @@ class Flight:
             for each, count in unit_macs.items():
                 entry.work.ledger.macs[each] += num_units * count
             entry.work.stage_s[part] += num_units * unit_s
-        done = self.policy.complete(batch, now_s)
-        leave = batch.lane.stage is Stage.FUSE
-        return [(ticket, self._entries.pop(ticket) if leave else self._entries[ticket]) for ticket in done]
+        self._end_batch(batch, entries)
+        done = [(ticket, self._entries[ticket]) for ticket in self.policy.complete(batch, now_s)]
+        if batch.lane.stage is Stage.FUSE:
+            for ticket, entry in done:
+                del self._entries[ticket]
+                self._leave(entry)
+        return done
+
+    def _end_batch(self, batch: Batch, entries: Iterable[Entry]) -> None:
+        for share, entry in zip(batch.shares, entries, strict=True):
+            entry.work.num_batches -= 1
+            if share.ticket not in self._entries:
+                self._leave(entry)
+
+    def _leave(self, entry: Entry) -> None:
+        """Let a video that was taken out leave its room, or the last of its batches do so later."""
+        if entry.work.num_batches == 0:
+            self._release(entry.work.held)

@@ -144,9 +144,18 @@ def load_int8(directory: Path, info: ModelInfo) -> Int8Ranges:
 
 
 def networks_digest(info: ModelInfo) -> str:
-    """Return the SHA-256 of all that ranges depend on: the weights, and what is done with them."""
+    """Return the SHA-256 of all that ranges depend on: the weights, and what is done with them.
+
+    Raises:
+        ModelDirectoryError: the record has no checksum of the weights.
+    """
     record = info.files.get(WEIGHTS_FILE)
-    text = f"{record and record.sha256} {info.config.model_dump_json(exclude={'labels'})}"
+    if record is None:
+        raise ModelDirectoryError(
+            f"the record of {info.full_name} has no checksum of {WEIGHTS_FILE}, by which int8's ranges know "
+            "their networks: save the model again"
+        )
+    text = f"{record.sha256} {info.config.model_dump_json(exclude={'labels'})}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -41,7 +41,7 @@ def load_backend(
         engine: "auto" is torch where it can use a GPU, else ONNX Runtime where that is installed and has what
             the model needs, else torch.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
-        num_threads: of one network call, on a processor; of copies to a GPU.
+        num_threads: of one network call, on a processor.
         precision: "auto" is float16 for torch on a GPU where the networks are known to stay within it, else
             float32. "int8" is ONNX Runtime's, on a processor, with the directory's ranges.
         compiled: torch on a GPU has kernels compiled for the largest batches (`check_compiled`).

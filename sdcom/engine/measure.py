@@ -1,8 +1,9 @@
 """What batches cost on this machine: the scheduler's cost table, measured on its own backend."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -28,19 +29,23 @@ def measure_costs(
     memory is halved until it does.
 
     Args:
-        room: where the backend computes, for as many videos as are in flight at most; called from the thread
-            that will call it later.
+        room: where the backend computes, with nobody in it and for as many videos as are in flight at most;
+            called from the thread that will call it later. If this fails, it is of no use any more.
         config: of the model.
         limits: the scheduler's: largest batches and buckets.
         num_repeats: runs of each size after one that warms up; the median counts.
         clock: seconds.
     """
-    sizes, length = BatchSizes(limits, CostTable()), config.clip.num_frames
+    sizes = BatchSizes(limits, CostTable())
+    length, crop = config.clip.num_frames, config.clip.crop
     lanes = [Lane(Stage.LOOK), Lane(Stage.DECIDE, num_frames=length), Lane(Stage.FUSE, num_frames=length)]
     lanes += [Lane(Stage.FILL, width) for width in config.widths if width > 0]
+    black_THWC = np.zeros((length, crop, crop, 3), dtype=np.uint8)
+    most_videos = max(math.ceil(sizes.most(lane) * lane.num_frames / length) for lane in lanes)
+    videos = [room.hold(black_THWC) for _ in range(most_videos)]
     costs = {}
     for lane in lanes:
-        runs_of = _runs_of(room, config, lane)
+        runs_of = _runs_of(room, videos, lane, length)
         time_batch = partial(_time_batch, runs_of, num_repeats, clock)
         small = sizes.padded(lane, 1)
         large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
@@ -50,6 +55,8 @@ def measure_costs(
         costs[lane.stage, lane.width] = _line(
             small * lane.num_frames, small_s, large * lane.num_frames, large_s
         )
+    for video in videos:
+        room.release(video)
     return CostTable(costs)
 
 
@@ -84,23 +91,17 @@ def _time_batch(
     return statistics.median(runs_s)
 
 
-def _runs_of(room: Room, config: ModelConfig, lane: Lane) -> Callable[[int], Callable[[], object]]:
-    """Return a function of a batch size that returns the call of such a batch, of black frames."""
-    crop, length = config.clip.crop, config.clip.num_frames
-
-    def held(num_videos: int) -> list[Held]:
-        black_THWC = np.zeros((length, crop, crop, 3), dtype=np.uint8)
-        return [room.hold(black_THWC) for _ in range(num_videos)]
+def _runs_of(
+    room: Room, videos: Sequence[Held], lane: Lane, length: int
+) -> Callable[[int], Callable[[], object]]:
+    """Return a function of a batch size that returns the call of such a batch, of videos of some length."""
 
     def picked(size: int) -> Picked:
-        positions = [range(start, min(start + length, size)) for start in range(0, size, length)]
-        shares = [
-            (video, range(len(each))) for video, each in zip(held(len(positions)), positions, strict=True)
-        ]
-        return Picked(shares, size)
+        counts = [min(length, size - start) for start in range(0, size, length)]
+        return Picked(list(zip(videos, map(range, counts), strict=False)), size)
 
     def gathered(size: int) -> Gathered:
-        return Gathered(held(size), length, size)
+        return Gathered(videos[:size], length, size)
 
     def call(size: int) -> Callable[[], object]:
         match lane.stage:

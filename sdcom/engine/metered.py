@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 
 from sdcom.engine.backend import (
+    PATIENCE_S,
     Backend,
     Begun,
     Float32Array,
@@ -38,7 +39,7 @@ class Metered:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._macs = backend.info.macs
-        self._lock = threading.Lock()  # one thread runs the networks, others read the sums
+        self._lock = threading.Lock()  # the threads that run the networks, and those that read the sums
         self._executed: Counter[Part] = Counter(dict.fromkeys(Part, 0))
         self.info = backend.info
         self.provider = backend.provider
@@ -145,8 +146,11 @@ class _MeteredRoom:
         self._metered = metered
         self._room = room
 
-    def hold(self, frames_THWC: UInt8Array) -> Held:
-        return self._room.hold(frames_THWC)
+    def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
+        return self._room.hold(frames_THWC, patience_s)
+
+    def release(self, held: Held) -> None:
+        self._room.release(held)
 
     def look(self, picked: Picked) -> Begun[None]:
         self._metered.count_look(picked.size)

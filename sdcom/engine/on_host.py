@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcom.architecture import feature_channels
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Begun, Float32Array, Gathered, Held, Parts, Picked, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Begun, Float32Array, Gathered, Held, Parts, Picked, UInt8Array
 
 
 class OnHost(ABC):
@@ -59,10 +59,13 @@ class HostRoom:
         )
         self._staging_NHWC: UInt8Array = np.empty((0, 0, 0, 0), dtype=np.uint8)
 
-    def hold(self, frames_THWC: UInt8Array) -> Held:
+    def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:  # noqa: ARG002 - it is never full
         """Take a video in; its frames stay where they are."""
         rows = (np.zeros((len(frames_THWC), size), dtype=np.float32) for size in self._sizes)
         return _Video(frames_THWC, *rows)
+
+    def release(self, held: Held) -> None:
+        """Nothing: its memory is freed with the last that refers to it."""
 
     def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos.

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import cycle, groupby
+from itertools import groupby
 from operator import itemgetter
+from queue import SimpleQueue
 from random import Random
 from typing import NamedTuple
 
@@ -18,7 +19,17 @@ from sdcom.budget import WidthPlan
 from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Answer, Begun, Float32Array, Gathered, Held, Picked, Room, UInt8Array
+from sdcom.engine.backend import (
+    PATIENCE_S,
+    Answer,
+    Begun,
+    Float32Array,
+    Gathered,
+    Held,
+    Picked,
+    Room,
+    UInt8Array,
+)
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
@@ -39,13 +50,13 @@ class Turn(NamedTuple):
         baseline_s: full width on every frame, frames at hand.
         direct_s: the stages in full batches, frames at hand.
         scheduled_s: the scheduler, frames at hand.
-        brought_s: the scheduler, and the frames' way to it.
+        uploaded_s: the scheduler, and the frames' upload.
     """
 
     baseline_s: float
     direct_s: float
     scheduled_s: float
-    brought_s: float
+    uploaded_s: float
 
 
 def time_saturation(
@@ -57,7 +68,7 @@ def time_saturation(
     plans: Sequence[WidthPlan],
     num_turns: int = 5,
     num_in_hand: int = 1,
-    num_bringing: int = 1,
+    num_uploading: int = 1,
     initializer: Callable[[], object] = lambda: None,
 ) -> list[Turn]:
     """Time videos in all ways, in turns, after one turn that warms up.
@@ -72,7 +83,7 @@ def time_saturation(
         plans: the widths of each video's frames; as many videos are in flight at once.
         num_turns: that count.
         num_in_hand: of the scheduler.
-        num_bringing: threads that submit videos, where their frames are not at hand.
+        num_uploading: threads that submit videos, where their frames are not at hand.
         initializer: run once on each thread that calls the backend, this one too.
     """
     frames_BTHWC = _shades(config, len(plans))
@@ -86,7 +97,7 @@ def time_saturation(
             lambda: drive_full_width(room, config, limits, videos),
             lambda: drive(room, config, limits, videos, plans),
             lambda: _schedule(at_hand, frames_BTHWC, plans, num_threads=1),
-            lambda: _schedule(bringing, frames_BTHWC, plans, num_threads=num_bringing),
+            lambda: _schedule(bringing, frames_BTHWC, plans, num_threads=num_uploading),
         ]
         num_rounds = (1, 1, NUM_ROUNDS, NUM_ROUNDS)
         turns = [
@@ -97,14 +108,19 @@ def time_saturation(
 
 
 class _AtHand:
-    """A room in which the videos are already, in the order in which they come again and again."""
+    """A room in which the videos are already: who comes gets one that is free."""
 
     def __init__(self, room: Room, videos: Sequence[Held]) -> None:
-        self._next = cycle(videos)
+        self._free: SimpleQueue[Held] = SimpleQueue()
+        for video in videos:
+            self._free.put(video)
         self.look, self.decide, self.fill, self.conclude = room.look, room.decide, room.fill, room.conclude
 
-    def hold(self, _frames_THWC: UInt8Array) -> Held:
-        return next(self._next)
+    def hold(self, _frames_THWC: UInt8Array, _patience_s: float = PATIENCE_S) -> Held:
+        return self._free.get()
+
+    def release(self, held: Held) -> None:
+        self._free.put(held)
 
 
 def _shades(config: ModelConfig, num_videos: int) -> UInt8Array:

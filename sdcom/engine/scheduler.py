@@ -21,7 +21,7 @@ import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import Answer, Begun, Held, Room, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Answer, Begun, Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
 from sdcom.engine.execution import Execution, VideoWork
@@ -81,7 +81,7 @@ class Scheduler:
         self._clock = clock
         self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything in flight
-        self._flight = Flight(Policy(limits, costs or CostTable()), self._macs)
+        self._flight = Flight(Policy(limits, costs or CostTable()), self._macs, room.release)
         self._last_ended_s = -math.inf
         self._closed = False
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
@@ -121,9 +121,16 @@ class Scheduler:
             Exception: whatever the backend raises when it takes the frames.
         """
         self._check_frames(frames_THWC)
-        held = self._room.hold(frames_THWC)
-        with self._changed:
-            return self._admit(held, len(frames_THWC), planner, deadline)
+        if self._closed:
+            raise _closed()
+        patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._clock())
+        held = self._room.hold(frames_THWC, patience_s)
+        try:
+            with self._changed:
+                return self._admit(held, len(frames_THWC), planner, deadline)
+        except OverloadedError:
+            self._room.release(held)
+            raise
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run other work on the thread that calls the backend, between batches; return what it returns.
@@ -135,7 +142,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
-        self._end(lambda: OverloadedError("the scheduler is closed", retry_after_s=1.0))
+        self._end(_closed)
         if threading.current_thread() in self._workers:  # a future's callback: it cannot wait for itself
             return
         for worker in self._workers:
@@ -159,7 +166,7 @@ class Scheduler:
         self, held: Held, num_frames: int, planner: Planner, deadline: float | None
     ) -> Future[Composed]:
         if self._closed:
-            raise OverloadedError("the scheduler is closed", retry_after_s=1.0)
+            raise _closed()
         ledger = Ledger(baseline_macs=self._macs.baseline(num_frames))
         entry = Entry(VideoWork(held, num_frames, ledger), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
@@ -207,8 +214,8 @@ class Scheduler:
         answer = end()
         with self._changed:
             ended_s = self._clock()
-            seconds = ended_s - max(begun_s, self._last_ended_s)
-            self._last_ended_s = ended_s
+            seconds = max(0.0, ended_s - max(begun_s, self._last_ended_s))
+            self._last_ended_s = max(ended_s, self._last_ended_s)
         return answer, seconds
 
     def _next(self) -> tuple[Batch, list[Entry]] | None:
@@ -235,7 +242,7 @@ class Scheduler:
             seconds = execution.run(batch, videos)
         except Exception as exc:  # whatever it is, it is this batch's
             with self._changed:
-                left = self._flight.failed(batch, exc)
+                left = self._flight.failed(batch, entries, exc)
                 self._changed.notify_all()
             for entry in left:
                 entry.fail(exc)
@@ -268,3 +275,7 @@ class Scheduler:
             self._changed.notify_all()
         for entry, error in left:
             entry.fail(error)
+
+
+def _closed() -> OverloadedError:
+    return OverloadedError("the scheduler is closed", retry_after_s=1.0)

@@ -209,7 +209,7 @@ def turns_for(
         raise SettingsError(
             f"{backend.info.full_name} has a temporal shift: its frames cannot share batches with others'"
         )
-    on_processor = backend.provider.name.endswith("-cpu")
+    on_processor = backend.provider.on_processor
     if batching is None:
         batching = not (shifts or on_processor)
     if (batching or not on_processor) and num_workers is not None and num_workers > 1:
@@ -227,4 +227,5 @@ def turns_for(
 
 def _default_num_workers(backend: Backend) -> int:
     """Return one per processor where threads of several callers do not get into each other's way."""
-    return num_processors() if backend.provider.name == "onnxruntime-cpu" else 1
+    provider = backend.provider
+    return num_processors() if provider.on_processor and provider.name.startswith("onnxruntime") else 1

@@ -138,7 +138,7 @@ def saturation(
     videos: Annotated[int, typer.Option(min=1, help="In flight at once.")] = 32,
     batch: Annotated[int, typer.Option(min=1, help="Frames, or videos, of the largest batch.")] = 16,
     in_hand: Annotated[int, typer.Option(min=1, help="Batches that the scheduler has in hand.")] = 1,
-    bringing: Annotated[int, typer.Option(min=1, help="Threads that bring frames to the backend.")] = 1,
+    uploading: Annotated[int, typer.Option(min=1, help="Threads that submit videos.")] = 1,
     budget: Annotated[
         float | None,
         typer.Option(help="Share of the baseline's FLOPs, for a gate that knows nothing."),
@@ -151,6 +151,7 @@ def saturation(
 ) -> None:
     """Time many videos at full width, by the stages driven directly in full batches, and scheduled.
 
+    Frames are where the backend computes, but in the last row, whose time holds their way there.
     Without --budget or --full-frames, widths are drawn from a fixed mix.
     """
     backend = open_backend(
@@ -189,7 +190,7 @@ def saturation(
         plans=plans,
         num_turns=repeats,
         num_in_hand=in_hand,
-        num_bringing=bringing,
+        num_uploading=uploading,
         initializer=backend.prepare_thread,
     )
     ideal = ideal_speedup(config, plans)
@@ -214,5 +215,5 @@ def _saturation_table(turns: Sequence[Turn], num_videos: int, ideal: float) -> T
     table.add_row(*row("full width on every frame", lambda turn: turn.baseline_s))
     table.add_row(*row("stages driven directly", lambda turn: turn.direct_s))
     table.add_row(*row("scheduled", lambda turn: turn.scheduled_s))
-    table.add_row(*row("scheduled, frames brought", lambda turn: turn.brought_s))
+    table.add_row(*row("scheduled, frames uploaded", lambda turn: turn.uploaded_s))
     return table

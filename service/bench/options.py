@@ -21,9 +21,7 @@ ModelOption = Annotated[
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="What runs the networks.")]
 DeviceOption = Annotated[DeviceName, typer.Option(help="Where.")]
-ThreadsOption = Annotated[
-    int, typer.Option(min=1, help="Threads of one network call; of the copies to a GPU.")
-]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of one network call, on a processor.")]
 PrecisionOption = Annotated[
     PrecisionName,
     typer.Option(help="int8: onnx on a processor; bf16, fp16: torch on a GPU; auto: fp16 there where safe."),

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdcom.architecture import slim_channels
 from sdcom.budget import choose_widths
 from sdcom.config import DynamicArchitecture, StaticArchitecture
-from sdcom.engine import dense_room
 from sdcom.engine.backend import Float32Array, Gathered, Int64Array, Looked, Picked, UInt8Array, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.cuda_graphs import exact_float32
@@ -110,7 +109,8 @@ def test_a_batch_of_several_videos_frames_is_computed_where_they_are_held(
         to_the_end(room.fill, Picked([(one, (3,))], 1), 1.0)
         whole = Gathered([three, one], 4, 2)
         answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
-        del one, two, three
+        for video in (one, two, three):
+            room.release(video)
     for our_logits, their_logits in zip(*answers, strict=True):
         assert_close(our_logits, their_logits)
 
@@ -128,7 +128,7 @@ def test_a_video_of_fewer_frames_is_answered_in_a_row_that_a_longer_one_left(
         answers.append((to_the_end(room.decide, whole), to_the_end(room.conclude, whole)))
         if len(clip) == 4:
             to_the_end(room.fill, Picked([(video, positions)], 4), 0.25)  # which the next video must not find
-        del video, whole
+        room.release(video)
     clip, backend = patterned_frames(num_frames, 1), TorchBackend(tiny_model)
     expected = backend.look(clip)
     supplements_TD = np.zeros((num_frames, 1280), dtype=np.float32)
@@ -138,18 +138,15 @@ def test_a_video_of_fewer_frames_is_answered_in_a_row_that_a_longer_one_left(
     assert_close(logits, backend.conclude(expected.features_ND[None], supplements_TD[None]))
 
 
-def test_a_full_room_takes_a_video_in_when_another_left_or_says_that_it_is_full(
-    dense: DenseBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_room_takes_a_video_in_when_another_left_or_says_that_it_is_full(dense: DenseBackend) -> None:
     room = dense.open_room(2)
     held = [room.hold(patterned_frames(4, seed)) for seed in range(2)]
+    with pytest.raises(OverloadedError, match="no room for another video"):
+        room.hold(patterned_frames(4, 2), 0.0)
     with ThreadPoolExecutor(1) as thread:
         third = thread.submit(room.hold, patterned_frames(4, 2))
-        held.pop()
+        room.release(held.pop())
         assert third.result(60) is not None
-    monkeypatch.setattr(dense_room, "PATIENCE_S", 0.0)
-    with pytest.raises(OverloadedError, match="no room for another video"):
-        room.hold(patterned_frames(4, 3))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 3.0])

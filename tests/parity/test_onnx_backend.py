@@ -58,7 +58,9 @@ def test_every_part_at_every_width_is_the_same(
 
 
 def test_there_is_a_worker_for_every_processor_and_for_torch_one(tiny_model: Model) -> None:
-    for backend, num_workers in ((_onnx_of(tiny_model), num_processors()), (TorchBackend(tiny_model), 1)):
+    every = num_processors()
+    int8 = load_backend(bundled_model_dir(), engine="onnx", device="cpu", precision="int8")
+    for backend, num_workers in ((_onnx_of(tiny_model), every), (int8, every), (TorchBackend(tiny_model), 1)):
         turns = turns_for(backend, None, num_videos=3)
         assert isinstance(turns, Apart)
         assert turns._workers._max_workers == num_workers

@@ -64,7 +64,7 @@ def test_each_turn_times_all_ways() -> None:
         MACHINES["cpu"],
         plans=random_plans(CONFIG, MIX, 5),
         num_turns=2,
-        num_bringing=2,
+        num_uploading=2,
         initializer=lambda: begun.append(None),
     )
     assert len(turns) == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcom.budget import WidthPlan
-from sdcom.engine.backend import Float32Array, Held, Parts, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Float32Array, Held, Parts, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import MACHINES, Stage
 from sdcom.engine.ledger import Part
@@ -252,10 +252,10 @@ def test_a_frame_that_never_fits_fails_its_video_alone() -> None:
 class Choosy(HostRoom):
     """A room that takes no black videos in."""
 
-    def hold(self, frames_THWC: UInt8Array) -> Held:
+    def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
         if not frames_THWC.any():
             raise MemoryError("no room for one more video")
-        return super().hold(frames_THWC)
+        return super().hold(frames_THWC, patience_s)
 
 
 def test_a_video_that_cannot_be_brought_is_not_taken_in_and_leaves_nothing_behind() -> None:

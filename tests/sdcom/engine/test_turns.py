@@ -1,22 +1,25 @@
 """Whose turn it is: in order, to the deadline, and nobody left waiting when the networks close."""
 
+import gc
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import numpy as np
 import pytest
 
-from sdcom.budget import choose_widths
+from sdcom.budget import WidthPlan, choose_widths
 from sdcom.cancellation import Cancellation
 from sdcom.engine.backend import Looked, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
+from sdcom.engine.dense_backend import DenseBackend
+from sdcom.engine.dense_room import DenseRoom
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Apart, Together, Turns, turns_for
@@ -212,3 +215,70 @@ def test_measuring_and_warming_up_are_not_counted(tiny_model: Model) -> None:
     turns = Together(TorchBackend(tiny_model), num_videos=3)
     assert turns.backend.executed().total() == 0
     turns.close()
+
+
+# --- leaving a device's memory ---
+
+NUM_ROWS = 4
+
+
+def _answers(turns: Together, count: int = NUM_ROWS) -> list[Future[Composed]]:
+    deadline = time.monotonic() + 20  # a row that was lost is missed long before patience ends
+    planner = _unlimited(turns)
+    return [turns.submit(patterned_frames(4, seed), planner, deadline=deadline) for seed in range(count)]
+
+
+def _unlimited(turns: Together) -> Planner:
+    macs_K = turns.backend.info.macs.dynamic_by_choice
+    return lambda logits_TK: choose_widths(logits_TK, macs_K, 0.0)
+
+
+def _fail(_: object) -> WidthPlan:
+    raise ValueError("no plan for this one")
+
+
+def _answered(turns: Together) -> None:
+    wait(_answers(turns), 20)
+
+
+def _planless(turns: Together) -> None:
+    futures = [turns.submit(patterned_frames(4, seed), _fail) for seed in range(NUM_ROWS)]
+    assert all(isinstance(future.exception(20), ValueError) for future in futures)
+
+
+def _poisoned(turns: Together) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a kernel failed")
+
+        patch.setattr(DenseRoom, "conclude", broken)
+        assert all(isinstance(future.exception(20), RuntimeError) for future in _answers(turns))
+
+
+def _cancelled(turns: Together) -> None:
+    for future in _answers(turns):
+        future.cancel()
+
+
+def _expired(turns: Together) -> None:
+    for seed in range(NUM_ROWS):
+        with suppress(DeadlineExceededError, OverloadedError):
+            turns.submit(patterned_frames(4, seed), _fail, deadline=time.monotonic() + 1e-4)
+
+
+@pytest.mark.parametrize("leave", [_answered, _planless, _poisoned, _cancelled, _expired])
+def test_however_videos_leave_a_devices_memory_has_room_for_as_many_again(
+    tiny_model: Model, leave: Callable[[Together], None]
+) -> None:
+    """Without the garbage collector: an idle service allocates nothing, so none may come."""
+    dense = DenseBackend(tiny_model, device="cpu", precision="fp32")
+    turns = Together(dense, num_videos=NUM_ROWS)
+    gc.disable()
+    try:
+        for _ in range(2):
+            leave(turns)
+            assert all(future.exception(20) is None for future in _answers(turns))
+    finally:
+        gc.enable()
+        turns.close()
