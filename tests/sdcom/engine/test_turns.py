@@ -25,6 +25,7 @@ from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Apart, Together, Turns, turns_for
 from sdcom.errors import DeadlineExceededError, OverloadedError, SettingsError
 from sdcom.model import Model
+from sdcom.recognition import Provider
 from tests.sdcom.conftest import always, patterned_frames
 from tests.sdcom.engine.alone import in_flight
 
@@ -103,6 +104,16 @@ def test_as_many_videos_are_computed_at_once_as_there_are_workers(tiny_model: Mo
 def test_several_workers_are_refused_where_one_thread_calls_the_networks(tiny_model: Model) -> None:
     with pytest.raises(SettingsError, match="torch-cpu in batches: 2 network workers"):
         turns_for(TorchBackend(tiny_model), True, num_videos=3, num_workers=2)
+
+
+@pytest.mark.parametrize("batching", [None, False])
+def test_several_workers_are_refused_on_a_gpu(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch, batching: bool | None
+) -> None:
+    on_gpu = Provider("torch-cuda-fp16", "2.13", "NVIDIA H100")
+    monkeypatch.setattr(TorchBackend, "provider", on_gpu)
+    with pytest.raises(SettingsError, match="torch-cuda-fp16.*2 network workers"):
+        turns_for(TorchBackend(tiny_model), batching, num_videos=3, num_workers=2)
 
 
 def test_other_work_runs_on_the_networks_threads_and_its_error_is_its_callers(turns: Turns) -> None:
