@@ -112,7 +112,7 @@ def test_several_workers_are_refused_on_a_gpu(
 ) -> None:
     on_gpu = Provider("torch-cuda-fp16", "2.13", "NVIDIA H100")
     monkeypatch.setattr(TorchBackend, "provider", on_gpu)
-    with pytest.raises(SettingsError, match="torch-cuda-fp16.*2 network workers"):
+    with pytest.raises(SettingsError, match=r"torch-cuda-fp16.*2 network workers"):
         turns_for(TorchBackend(tiny_model), batching, num_videos=3, num_workers=2)
 
 
