@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -213,16 +214,20 @@ def evaluate(context: typer.Context) -> None:
     _run_training("evaluate", context.args)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False, rich_help_panel=TRAINING)
+@app.command(context_settings=PASSED_ON, add_help_option=False)
 def calibrate(context: typer.Context) -> None:
-    """Measure on clips what prices and exits cost.
+    """Measure a model: --hardware, --int8, or, with torch, what prices and exits cost on clips.
 
-    Without torch: with --hardware, what each part takes on this machine, for budgets in milliseconds; with
-    --int8, the ranges with which the model computes in int8.
+    With --hardware, what each part takes on this machine, for budgets in milliseconds. With --int8, the
+    ranges with which the model computes in int8. Each has a --help of its own. With neither, which needs
+    torch, what each price and each early exit costs and keeps on clips, written into the model directory.
     """
     flag = next((each for each in (HARDWARE_FLAG, INT8_FLAG) if each in context.args), None)
     if flag is None:
-        _run_training("calibrate", context.args)
+        if "--help" in context.args:
+            print(context.get_help())
+        if "--help" not in context.args or find_spec("torch") is not None:
+            _run_training("calibrate", context.args)
         return
     from sdcom import calibrate_hardware, calibrate_int8
 

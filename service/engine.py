@@ -243,6 +243,8 @@ class Engine:
     ) -> dict[str, Any]:
         ledger = recognition.ledger
         call.facts |= {"gmacs": ledger.total_macs / 1e9, "saved": ledger.saved}
+        if ledger.max_budget < 1:
+            call.facts["max_budget"] = ledger.max_budget
         answer = {"request_id": call.request_id} | recognition.to_dict()
         timing_ms = recognition.timing_ms
         answer["timing_ms"] = {

@@ -116,7 +116,7 @@ class Metrics:
         )
         self._governor_max_budget = Gauge(
             "sdcom_governor_max_budget",
-            "Share of the baseline's FLOPs that a video may cost while requests wait; 1 while none does.",
+            "Share of the baseline's FLOPs that a video may cost now; 1 is no limit.",
             registry=registry,
         )
         self._model_info = Gauge("sdcom_model_info", "The model served.", ["model"], registry=registry)

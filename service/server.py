@@ -178,7 +178,11 @@ class Server:
         gc.freeze()  # what is loaded stays: a full collection would stop all threads to walk it
         await self._report(health_pb2.HealthCheckResponse.SERVING)
         self._call_log.logger.info(
-            "ready", model=self._engine.info.full_name, provider=self._engine.recognizer.provider.name
+            "ready",
+            model=self._engine.info.full_name,
+            provider=self._engine.recognizer.provider.name,
+            sampling=self._settings.sampling,
+            governor=self._settings.governor,
         )
 
     async def _drain(self) -> None:

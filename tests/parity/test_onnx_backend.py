@@ -212,6 +212,21 @@ def test_the_service_and_the_recognizer_need_no_torch(precision: str, name: str)
     assert provider == name
 
 
+def test_without_torch_the_help_of_calibrate_tells_what_it_can_do() -> None:
+    program = "import sys; sys.modules['torch'] = None; from sdcom.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "calibrate", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--hardware" in done.stdout
+    assert "--int8" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("train", "tiny", "--output", "nowhere"), ("train", "--help")])
 def test_training_without_torch_says_what_to_install(arguments: tuple[str, ...]) -> None:
     program = "import sys; sys.modules['torch'] = None; from sdcom.__main__ import main; main()"

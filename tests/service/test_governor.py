@@ -120,8 +120,8 @@ def test_one_frame_at_full_width_is_what_its_budget_pays_for() -> None:
     assert one_frame_budget(info) * macs.baseline(4) == pytest.approx(macs.total([1, 0, 0, 0]))
 
 
-async def test_the_ceiling_reaches_the_recognizer_the_answer_and_the_metrics(
-    engine: Engine, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_the_ceiling_reaches_the_recognizer_the_answer_the_log_and_the_metrics(
+    engine: Engine, client: httpx.AsyncClient, events: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     engine.governor = _governor(clock)
@@ -133,6 +133,8 @@ async def test_the_ceiling_reaches_the_recognizer_the_answer_and_the_metrics(
             for bound in (0, 0.3, 1)
         ]
         assert [answer["compute"]["max_budget"] for answer in answers] == [0.1, 0.3, 1.0]
+        logged = [event for event in events.entries if event.get("outcome") == "ok"]
+        assert [event.get("max_budget") for event in logged] == [0.1, 0.3, None]
         assert "sdcom_governor_max_budget 0.1\n" in (await client.get("/metrics")).text
     clock.now += 60
     assert "sdcom_governor_max_budget 1.0\n" in (await client.get("/metrics")).text
