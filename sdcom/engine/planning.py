@@ -70,7 +70,8 @@ def video_allowance(
     if hardware is None:
         raise InvalidParameterError(
             "a budget in milliseconds needs the times of this machine: run `sdcom calibrate --hardware` on "
-            "the model, with the engine, device, precision and threads that it is loaded with, and load it again"
+            "the model, with the engine, device, precision and threads that it is loaded with, and load it "
+            "again"
         )
     left = budget.microseconds - hardware.floor_us(num_frames)
     if left < 0:
