@@ -225,7 +225,7 @@ def calibrate(context: typer.Context) -> None:
     flag = next((each for each in (HARDWARE_FLAG, INT8_FLAG) if each in context.args), None)
     if flag is None:
         if "--help" in context.args:
-            print(context.get_help())
+            typer.echo(context.get_help())
         if "--help" not in context.args or find_spec("torch") is not None:
             _run_training("calibrate", context.args)
         return
