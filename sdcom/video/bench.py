@@ -157,12 +157,12 @@ def _past_nothing(num_frames: int, _: BenchClip, path: Path) -> bool:
     with path.open("rb") as file:
         source, container = _source(file.fileno())
         with open_video(source, container, _LIMITS) as opened:
-            index, first = read_index(opened, container, _LIMITS)
-            index = _without_passing(index)
-            decoder = PyAVDecoder(_LIMITS, opened, first)
+            index = _without_passing(read_index(opened, container, _LIMITS))
+            decoder = PyAVDecoder(_LIMITS, opened)
             wanted_K = np.unique(sampled_frames(index, num_frames, "centers"))
-            frames = decoder.read(source, index, wanted_K, _CLIP.short_side)
-            return np.stack([center_crop(frame, _CLIP.crop) for frame, _ in frames]).size > 0
+            pictures = decoder.read(source, index, wanted_K, _CLIP.short_side)
+            crops = [center_crop(picture.frame_HWC, _CLIP.crop) for picture in pictures]
+            return np.stack(crops).size > 0
 
 
 Way = Callable[[int, BenchClip, Path], bool]

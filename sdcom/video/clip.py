@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import av
 import av.error
@@ -25,7 +25,7 @@ from sdcom.sampling import (
     feeding_order,
     frames_of_segments,
 )
-from sdcom.video.decoders import Decoder, DecordDecoder, PyAVDecoder, use_first_able
+from sdcom.video.decoders import Decoder, DecordDecoder, Picture, PyAVDecoder, use_first_able
 from sdcom.video.forward import OutOfOrderError
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MIN_SHARE_READ = 0.5
+_Size: TypeAlias = tuple[int, int]  # width and height in pixels, upright
 
 
 def decode_clip(
@@ -67,20 +68,20 @@ def decode_clip(
         VideoRejectedError: the file is over a limit, or fewer than half of the frames asked for can be read.
     """
     with open_video(source, container, limits) as opened:
-        index, first = read_index(opened, container, limits)
+        index = read_index(opened, container, limits)
         frames_T = sampled_frames(index, len(out_THWC), sampling)
         wanted_K = np.unique(frames_T)
-        decoders: list[Decoder] = [PyAVDecoder(limits, opened, first)]
+        decoders: list[Decoder] = [PyAVDecoder(limits, opened)]
         if decoder == "decord":
-            decoders.insert(0, DecordDecoder())
-        read_by, num_read = use_first_able(
+            decoders.insert(0, DecordDecoder(limits))
+        read_by, (num_read, size) = use_first_able(
             decoders,
             source,
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
     _spread(frames_T, num_read, out_THWC)
-    return _facts(index, frames_T, read_by)
+    return _facts(index, frames_T, size, read_by)
 
 
 def decode_in_rounds(
@@ -114,34 +115,36 @@ def decode_in_rounds(
         VideoRejectedError: as for `decode_clip`.
     """
     with open_video(source, container, limits) as opened:
-        index, first = read_index(opened, container, limits)
+        index = read_index(opened, container, limits)
         frames_T, costs = sampled_frames(index, len(out_THWC), sampling), index.costs()
-        facts, decoder = _facts(index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
+        decoder = PyAVDecoder(limits, opened)
         fed_T = frames_T[feeding_order(len(out_THWC), order)]
         rounds = plan_rounds(costs, fed_T) if costs is not None else []
         num_left = len(rounds)
         try:
             for pictures in decoder.read_rounds(source, index, rounds, short_side):
                 num_left -= 1
-                yield Progress(facts, _place(pictures, frames_T, out_THWC), more=num_left > 0)
+                ready, size = _place(pictures, frames_T, out_THWC)
+                yield Progress(_facts(index, frames_T, size), ready, more=num_left > 0)
         except OutOfOrderError:
             rounds = []
         if not rounds:
             in_time = decoder.read(source, index, np.unique(frames_T), short_side)
-            _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
-            yield Progress(facts, tuple(range(len(out_THWC))))
+            num_read, size = _fill(in_time, out_THWC)
+            _spread(frames_T, num_read, out_THWC)
+            yield Progress(_facts(index, frames_T, size), tuple(range(len(out_THWC))))
 
 
 def _place(
-    pictures: list[tuple[int, UInt8Array]], frames_T: Int64Array, out_THWC: UInt8Array
-) -> tuple[int, ...]:
-    """Crop frames into all of their places; return those."""
+    pictures: list[tuple[int, Picture]], frames_T: Int64Array, out_THWC: UInt8Array
+) -> tuple[tuple[int, ...], _Size]:
+    """Crop frames into all of their places; return those, and the first one's size."""
     ready: list[int] = []
-    for position, frame_HWC in pictures:
+    for position, picture in pictures:
         places = np.flatnonzero(frames_T == position)
-        out_THWC[places] = center_crop(frame_HWC, out_THWC.shape[1])
+        out_THWC[places] = center_crop(picture.frame_HWC, out_THWC.shape[1])
         ready += places.tolist()
-    return tuple(ready)
+    return tuple(ready), pictures[0][1].size
 
 
 def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
@@ -159,8 +162,8 @@ def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
     out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
 
 
-def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
-    width, height = index.orientation.size(index.width, index.height)
+def _facts(index: VideoIndex, frames_T: Int64Array, size: _Size, read_by: DecoderName = "pyav") -> ClipFacts:
+    width, height = size
     return ClipFacts(
         times_s=index.times_s(frames_T),
         duration_s=index.duration_s,
@@ -187,13 +190,18 @@ def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> In
     return cheapest_frames(costs, first_T, center_T, last_T)
 
 
-def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:
-    """Crop frames into the first places of `out_THWC`; return how many are the very frames wanted."""
-    num_exact = 0
-    for slot, (frame_HWC, exact) in enumerate(frames):
-        out_THWC[slot] = center_crop(frame_HWC, out_THWC.shape[1])
-        num_exact += exact
-    return num_exact
+def _fill(pictures: Iterator[Picture], out_THWC: UInt8Array) -> tuple[int, _Size]:
+    """Crop frames into the first places of `out_THWC`.
+
+    Returns:
+        How many are the very frames wanted, and the first one's size.
+    """
+    num_exact, sizes = 0, list[_Size]()
+    for slot, picture in enumerate(pictures):
+        out_THWC[slot] = center_crop(picture.frame_HWC, out_THWC.shape[1])
+        num_exact += picture.exact
+        sizes.append(picture.size)
+    return num_exact, sizes[0]
 
 
 class TrustedVideo:
@@ -242,7 +250,8 @@ class TrustedVideo:
         wanted_K = np.unique(frames_T)
         decoder = PyAVDecoder(self._limits)
         with self._opened() as source:
-            frames = [frame for frame, _ in decoder.read(source, self._index, wanted_K, short_side)]
+            pictures = decoder.read(source, self._index, wanted_K, short_side)
+            frames = [picture.frame_HWC for picture in pictures]
         if len({frame.shape for frame in frames}) > 1:
             raise UndecodableVideoError("the frames change their shape within the video")
         return np.stack(frames)[np.searchsorted(wanted_K, frames_T)]

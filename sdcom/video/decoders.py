@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import av
 import numpy as np
@@ -26,6 +26,20 @@ class DecoderGaveUpError(Exception):
     """This decoder cannot read the video, or not surely right; another may."""
 
 
+class Picture(NamedTuple):
+    """A frame as the networks' crop is taken of it.
+
+    Attributes:
+        frame_HWC: uint8, RGB, upright, scaled to the short side.
+        exact: it is the wanted one: for a damaged frame stands the one before it, as a player would show it.
+        size: width and height before scaling, in pixels, upright.
+    """
+
+    frame_HWC: UInt8Array
+    exact: bool
+    size: tuple[int, int]
+
+
 class Decoder(Protocol):
     """Reads chosen frames of a video whose timeline is known."""
 
@@ -36,18 +50,14 @@ class Decoder(Protocol):
 
     def read(
         self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
-    ) -> Iterator[tuple[UInt8Array, bool]]:
-        """Yield what is on screen at each wanted frame's time, upright, RGB, scaled to the short side.
+    ) -> Iterator[Picture]:
+        """Yield what is on screen at each wanted frame's time.
 
         Args:
             source: the file.
             index: its timeline.
             wanted_K: ascending, distinct positions in the timeline.
             short_side: pixels.
-
-        Yields:
-            A frame of shape (H, W, 3), uint8, and whether it is the wanted one: for a damaged frame
-            stands the one before it, as a player would show it.
 
         Raises:
             DecoderGaveUpError: another decoder should read this video.
@@ -70,23 +80,32 @@ class DecordDecoder:
     _MAX_BYTES = 64 << 20
     _FRAMES_AT_ONCE = 16
 
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+
     def serves(self, source: FileView, index: VideoIndex) -> bool:
-        """Tell whether decord is installed and known to be right for such a video."""
+        """Tell whether decord is installed and known to be right for such a video, by its first frame."""
         return (
             load_decord() is not None
             and source.num_bytes <= self._MAX_BYTES
             and index.container in self._CONTAINERS
             and index.codec in self._CODECS
-            and index.pixel_format in self._PIXEL_FORMATS
-            and index.orientation.is_upright
             and index.plainly_ordered
-            and not index.interlaced
             and max(index.width, index.height) <= MAX_ASPECT * min(index.width, index.height)
+            and self._is_plain(first_frame(source, index, self._limits), index)
+        )
+
+    def _is_plain(self, first: av.VideoFrame, index: VideoIndex) -> bool:
+        return (
+            first.format.name in self._PIXEL_FORMATS
+            and (first.width, first.height) == (index.width, index.height)
+            and orientation_of(first).is_upright
+            and not first.interlaced_frame
         )
 
     def read(
         self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
-    ) -> Iterator[tuple[UInt8Array, bool]]:
+    ) -> Iterator[Picture]:
         """Yield the wanted frames; gives up unless decord's own timeline is the one that was probed."""
         decord = load_decord()
         assert decord is not None
@@ -97,7 +116,7 @@ class DecordDecoder:
             for start in range(0, len(wanted_K), self._FRAMES_AT_ONCE):
                 some = wanted_K[start : start + self._FRAMES_AT_ONCE]
                 for frame_HWC in reader.get_batch(some).asnumpy():
-                    yield frame_HWC, True
+                    yield Picture(frame_HWC, True, (index.width, index.height))
         except (decord.DECORDError, AssertionError, IndexError, RuntimeError) as exc:
             raise DecoderGaveUpError(f"decord: {str(exc).splitlines()[-1:]}") from exc
 
@@ -117,17 +136,13 @@ class PyAVDecoder:
     Args:
         limits: for opening a file.
         opened: the file that will be read, if it is open already.
-        first: its first frame, if that is decoded already.
     """
 
     name: DecoderName = "pyav"
 
-    def __init__(
-        self, limits: DecodeLimits, opened: OpenedVideo | None = None, first: av.VideoFrame | None = None
-    ) -> None:
+    def __init__(self, limits: DecodeLimits, opened: OpenedVideo | None = None) -> None:
         self._limits = limits
         self._opened = opened
-        self._first = first
 
     def serves(self, source: FileView, index: VideoIndex) -> bool:  # noqa: ARG002  # of the protocol
         """Return True: this decoder serves whatever could be probed."""
@@ -135,33 +150,44 @@ class PyAVDecoder:
 
     def read(
         self, source: FileView, index: VideoIndex, wanted_K: Int64Array, short_side: int
-    ) -> Iterator[tuple[UInt8Array, bool]]:
+    ) -> Iterator[Picture]:
         """Yield the wanted frames."""
         scaler = Scaler(short_side)
-        with ForwardReader(source, index, self._limits, self._opened, self._first) as reader:
+        with ForwardReader(source, index, self._limits, self._opened) as reader:
             for frame, exact in reader.read(wanted_K):
-                yield self._picture(frame, scaler), exact
+                yield self._picture(frame, scaler, exact=exact)
 
     def read_rounds(
         self, source: FileView, index: VideoIndex, rounds: Iterable[Round], short_side: int
-    ) -> Iterator[list[tuple[int, UInt8Array]]]:
+    ) -> Iterator[list[tuple[int, Picture]]]:
         """Yield each round's frames as `read` would, with their positions in the timeline.
 
         Raises:
             OutOfOrderError: a frame cannot be read; `read` finds what stands in for it.
         """
         scaler = Scaler(short_side)
-        with ForwardReader(source, index, self._limits, self._opened, self._first) as reader:
+        with ForwardReader(source, index, self._limits, self._opened) as reader:
             for legs in rounds:
                 yield [
-                    (position, self._picture(frame, scaler))
+                    (position, self._picture(frame, scaler, exact=True))
                     for leg in legs
                     for position, frame in zip(leg.frames, reader.read_leg(leg), strict=True)
                 ]
 
-    def _picture(self, frame: av.VideoFrame, scaler: Scaler) -> UInt8Array:
+    def _picture(self, frame: av.VideoFrame, scaler: Scaler, *, exact: bool) -> Picture:
         check_dimensions(frame.width, frame.height, self._limits)
-        return orientation_of(frame).apply(scaler.scale(frame))
+        turn = orientation_of(frame)
+        return Picture(turn.apply(scaler.scale(frame)), exact, turn.size(frame.width, frame.height))
+
+
+def first_frame(source: FileView, index: VideoIndex, limits: DecodeLimits) -> av.VideoFrame:
+    """Return the first frame that can be decoded.
+
+    Raises:
+        UndecodableVideoError: none can.
+    """
+    with ForwardReader(source, index, limits) as reader:
+        return next(reader.read(np.array([0])))[0]
 
 
 def use_first_able(

@@ -14,10 +14,17 @@ import av.error
 import numpy as np
 from av.video.stream import VideoStream
 
-from sdcom.errors import UndecodableVideoError
 from sdcom.sampling import Int64Array
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.probe import OpenedVideo, VideoIndex, decode, demux, open_video, packet_time
+from sdcom.video.probe import (
+    OpenedVideo,
+    VideoIndex,
+    decode,
+    demux,
+    nothing_decodes,
+    open_video,
+    packet_time,
+)
 from sdcom.video.rounds import Leg
 from sdcom.video.source import FileView
 
@@ -39,7 +46,6 @@ class ForwardReader:
         index: its timeline.
         limits: for opening it.
         opened: the file, if it is open already; stays the caller's.
-        first: its first frame, if that is decoded already.
     """
 
     def __init__(
@@ -48,14 +54,12 @@ class ForwardReader:
         index: VideoIndex,
         limits: DecodeLimits,
         opened: OpenedVideo | None = None,
-        first: av.VideoFrame | None = None,
     ) -> None:
         self._source = source
         self._index = index
         self._limits = limits
         self._stack = ExitStack()
         self._opened = opened
-        self._first = first
         self._passable = frozenset[int]() if index.storage is None else index.storage.passable_times()
         self._reads_on = False
         self._standing: int | None = None
@@ -85,7 +89,7 @@ class ForwardReader:
         key_K = np.searchsorted(self._index.keyframe_pts_K, self._index.pts_N[wanted_K], side="right") - 1
         for key in np.unique(key_K).tolist():
             frames = wanted_K[key_K == key]
-            if not self._reads_on and not self._is_decoded(frames):
+            if not self._reads_on:
                 self._walk(key, frames)
             for pts in self._index.pts_N[frames].tolist():
                 yield self._show(pts)
@@ -101,23 +105,13 @@ class ForwardReader:
         """
         if leg.group != self._standing:
             self._standing, self._shown = leg.group, None
-            coming = np.array(leg.coming, dtype=np.int64)
-            if not self._is_decoded(coming):
-                self._walk(leg.group - 1, coming)
+            self._walk(leg.group - 1, np.array(leg.coming, dtype=np.int64))
         for pts in self._index.pts_N[list(leg.frames)].tolist():
             if not self._reads_on:
                 self._advance(pts)
             if self._reads_on or self._shown is None or self._shown[0] != pts:
                 raise OutOfOrderError(f"no frame at {self._seconds(pts):.3f} s")
             yield self._shown[1]
-
-    def _is_decoded(self, frames: Int64Array) -> bool:
-        """Show the first frame without a walk if it alone is wanted and there already."""
-        pts = int(self._index.pts_N[0])
-        if self._first is None or frames.any() or self._first.pts != pts or self._index.frames_are_counted:
-            return False
-        self._shown = (pts, self._first)
-        return True
 
     def _show(self, pts: int) -> tuple[av.VideoFrame, bool]:
         self._advance(pts)
@@ -126,10 +120,7 @@ class ForwardReader:
             self._advance(pts)
         found = self._shown or self._coming
         if found is None:
-            raise UndecodableVideoError(
-                f"no {self._index.codec} frame can be decoded around {self._seconds(pts):.3f} s; "
-                "the file is damaged or cut off"
-            )
+            raise nothing_decodes(len(self._index.pts_N), self._index.codec)
         return found[1], found[0] == pts
 
     def _advance(self, pts: int) -> None:

@@ -1,4 +1,4 @@
-"""What is in a file, found without decoding more than one frame: limits, timeline, orientation.
+"""What is in a file, found without decoding: limits and timeline.
 
 Only PyAV probes, with its demuxer forced to the container that the first bytes announce. What comes out says
 when every frame is shown, which is all that sampling needs.
@@ -43,11 +43,8 @@ class VideoIndex:
     Attributes:
         container: as `sniff_container` names it.
         codec: FFmpeg's name of the codec, such as "h264".
-        pixel_format: FFmpeg's name of the stored frames' layout.
-        width: pixels as stored, before orientation.
-        height: pixels as stored, before orientation.
-        orientation: how stored frames are turned upright.
-        interlaced: the first frame says that it is.
+        width: pixels as stored, before orientation, by the header; frames may be of another size.
+        height: the same.
         time_base: seconds of a tick.
         pts_N: ascending presentation times in ticks, one for each frame that is shown.
         duration: ticks from the first frame's start to the last one's end, at least 1.
@@ -62,11 +59,8 @@ class VideoIndex:
 
     container: str
     codec: str
-    pixel_format: str
     width: int
     height: int
-    orientation: Orientation
-    interlaced: bool
     time_base: Fraction
     pts_N: Int64Array
     duration: int
@@ -142,59 +136,49 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
 
 
 def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
-    """Read a file's timeline, and its first frame for what only a frame tells.
+    """Read a file's timeline.
 
     Raises:
-        UndecodableVideoError: no frame can be read.
+        UndecodableVideoError: there are no frames.
         VideoLimitError: something is over a limit.
     """
     with open_video(source, container, limits) as opened:
-        return read_index(opened, container, limits)[0]
+        return read_index(opened, container, limits)
 
 
-def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> tuple[VideoIndex, av.VideoFrame]:
-    """Read the timeline and the first frame of a file that has just been opened, as `probe` does.
+def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> VideoIndex:
+    """Read the timeline of a file that has just been opened, as `probe` does.
 
     Afterwards it has been read to its end.
     """
     stream = opened.stream
     packets: list[StoredPacket] = []
-    first: av.VideoFrame | None = None
+    reordering_known = container not in _COUNTED
     codec = stream.codec_context.codec.canonical_name
     reference_of = reference_reader(codec, bytes(stream.codec_context.extradata or b""))
     for packet in demux(opened.container, stream):
         packets.append(_stored(packet, container, reference_of))
         if len(packets) > limits.max_frames:
             raise _too_many_frames(len(packets), limits)
-        if len(packets) == 1 and container in _DESCRIBED:
-            first = _by_itself(packet, stream)
-        first = first or next(iter(decode(packet)), None)
-    first = first or next(iter(decode(None, stream)), None)
+        reordering_known = reordering_known or bool(decode(packet))
     # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
     seekable = not (container in _COUNTED and stream.codec_context.has_b_frames)
     time_base = stream.time_base or Fraction(1, av.time_base)
     shown = sorted({packet.time for packet in packets if packet.time is not None and not packet.discarded})
     if not packets:
         raise UndecodableVideoError("the file holds no video frames")
-    if first is None or not shown:
-        raise UndecodableVideoError(
-            f"none of the {len(packets)} video packets in the file decodes to a {codec} frame; "
-            "the file is damaged or cut off"
-        )
-    check_dimensions(first.width, first.height, limits)
+    if not shown:
+        raise nothing_decodes(len(packets), codec)
     duration = shown[-1] - shown[0] + last_frame_ticks(shown, packets)
     if duration * time_base > limits.max_duration_s:
         raise _too_long(float(duration * time_base), limits)
     keyframes = {p.time: p.seek for p in packets if p.is_key and p.time is not None and p.seek is not None}
     keyframe_pts = sorted(keyframes) if seekable else []
-    index = VideoIndex(
+    return VideoIndex(
         container=container,
         codec=codec,
-        pixel_format=first.format.name,
-        width=first.width,
-        height=first.height,
-        orientation=orientation_of(first),
-        interlaced=first.interlaced_frame,
+        width=stream.width,
+        height=stream.height,
         time_base=time_base,
         pts_N=np.array(shown, dtype=np.int64),
         duration=duration,
@@ -204,7 +188,14 @@ def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> tup
         plainly_ordered=plainly_ordered(packets),
         storage=None if container in _COUNTED else Storage.of(packets),
     )
-    return index, first
+
+
+def nothing_decodes(num_packets: int, codec: str) -> UndecodableVideoError:
+    """Return the error for a video of which no frame can be decoded."""
+    return UndecodableVideoError(
+        f"none of the {num_packets} video packets in the file decodes to a {codec} frame; "
+        "the file is damaged or cut off"
+    )
 
 
 def demux(opened: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
@@ -262,13 +253,6 @@ def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
             f"the video is {width}x{height}; the limits are {limits.max_dimension} pixels a side "
             f"and {limits.max_pixels} pixels a frame"
         )
-
-
-def _by_itself(packet: av.Packet[VideoStream], stream: VideoStream) -> av.VideoFrame | None:
-    """Return the packet's frame without waiting for any shown before it; None if it may be half of one."""
-    frames = [*decode(packet), *decode(None, stream)]
-    stream.codec_context.flush_buffers()
-    return next((frame for frame in frames if not frame.interlaced_frame), None)
 
 
 def _stored(

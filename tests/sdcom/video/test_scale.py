@@ -53,12 +53,12 @@ def test_decord_and_pyav_give_the_same_pixels(
     with path.open("rb") as file:
         source = FileView(file.fileno(), path.stat().st_size)
         index = probe(source, "mp4" if container == "mp4" else "matroska", DecodeLimits())
-        decord, pyav = DecordDecoder(), PyAVDecoder(DecodeLimits())
+        decord, pyav = DecordDecoder(DecodeLimits()), PyAVDecoder(DecodeLimits())
         if not decord.serves(source, index):
             pytest.skip("decord is not installed: it has wheels for Linux on x86_64 only")
         wanted = np.arange(0, 20, 3)
         by_decord, by_pyav = (
-            np.stack([frame for frame, _ in decoder.read(source, index, wanted, 256)])
+            np.stack([picture.frame_HWC for picture in decoder.read(source, index, wanted, 256)])
             for decoder in (decord, pyav)
         )
     assert np.array_equal(by_decord, by_pyav)
