@@ -31,9 +31,11 @@ from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest
 
 _DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
-_DESCRIBED = frozenset(["mp4", "matroska"])
-"""Their headers say what the streams are, so that no frame need be decoded to find out."""
 _BUFFER_BYTES = 1 << 16
+_UNDECODED = {"skip_frame": "all"}
+_HASTY = {"mp4": _UNDECODED | {"probesize": str(_BUFFER_BYTES)}, "matroska": _UNDECODED}
+"""Options for FFmpeg while it finds the streams. These containers' headers say what the streams are, so that
+no frame need be decoded to find out, nor read ahead but for Matroska's times of decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +109,10 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
         UndecodableVideoError: the container cannot be read, or has no video stream with a known decoder.
         VideoLimitError: the header claims more than the limits allow.
     """
-    try:
-        opened = av.open(
-            source.rewound(),
-            mode="r",
-            format=_DEMUXERS[container],
-            metadata_errors="ignore",
-            options={"skip_frame": "all"} if container in _DESCRIBED else {},  # while finding the streams
-            buffer_size=_BUFFER_BYTES,
-        )
-    except (av.error.FFmpegError, ValueError) as exc:
-        if isinstance(exc, MemoryError):
-            raise
-        raise UndecodableVideoError(f"the {container} container cannot be read: {_reason(exc)}") from exc
+    opened = _open(source, container, _HASTY.get(container, {}))
+    if container == "mp4" and any(stream.width == 0 for stream in opened.streams.video):
+        opened.close()
+        opened = _open(source, container, _UNDECODED)  # H.263 may have its size in its frames alone
     with opened:
         if not opened.streams.video:
             kinds = ", ".join(sorted({stream.type for stream in opened.streams})) or "none"
@@ -133,6 +126,22 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels), "strict": "strict"}
         stream.codec_context.thread_count = 1
         yield OpenedVideo(opened, stream)
+
+
+def _open(source: FileView, container: str, options: dict[str, str]) -> InputContainer:
+    try:
+        return av.open(
+            source.rewound(),
+            mode="r",
+            format=_DEMUXERS[container],
+            metadata_errors="ignore",
+            options=options,
+            buffer_size=_BUFFER_BYTES,
+        )
+    except (av.error.FFmpegError, ValueError) as exc:
+        if isinstance(exc, MemoryError):
+            raise
+        raise UndecodableVideoError(f"the {container} container cannot be read: {_reason(exc)}") from exc
 
 
 def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
