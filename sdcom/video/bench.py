@@ -157,7 +157,7 @@ def _past_nothing(num_frames: int, _: BenchClip, path: Path) -> bool:
     with path.open("rb") as file:
         source, container = _source(file.fileno())
         with open_video(source, container, _LIMITS) as opened:
-            index = _without_passing(read_index(opened, container, _LIMITS))
+            index = _without_passing(read_index(source, opened, container, _LIMITS))
             decoder = PyAVDecoder(_LIMITS, opened)
             wanted_K = np.unique(sampled_frames(index, num_frames, "centers"))
             pictures = decoder.read(source, index, wanted_K, _CLIP.short_side)

@@ -68,7 +68,7 @@ def decode_clip(
         VideoRejectedError: the file is over a limit, or fewer than half of the frames asked for can be read.
     """
     with open_video(source, container, limits) as opened:
-        index = read_index(opened, container, limits)
+        index = read_index(source, opened, container, limits)
         frames_T = sampled_frames(index, len(out_THWC), sampling)
         wanted_K = np.unique(frames_T)
         decoders: list[Decoder] = [PyAVDecoder(limits, opened)]
@@ -115,7 +115,7 @@ def decode_in_rounds(
         VideoRejectedError: as for `decode_clip`.
     """
     with open_video(source, container, limits) as opened:
-        index = read_index(opened, container, limits)
+        index = read_index(source, opened, container, limits)
         frames_T, costs = sampled_frames(index, len(out_THWC), sampling), index.costs()
         decoder = PyAVDecoder(limits, opened)
         fed_T = frames_T[feeding_order(len(out_THWC), order)]
@@ -159,7 +159,9 @@ def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
             "the file is damaged or cut off"
         )
-    out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
+    for place, slot in reversed(list(enumerate(np.searchsorted(wanted_K, frames_T).tolist()))):
+        if slot < place:  # what is at `slot` has not been overwritten, as it comes before
+            out_THWC[place] = out_THWC[slot]
 
 
 def _facts(index: VideoIndex, frames_T: Int64Array, size: _Size, read_by: DecoderName = "pyav") -> ClipFacts:

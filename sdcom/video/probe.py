@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple, cast
 
 import av
@@ -25,9 +26,10 @@ from sdcom.errors import UndecodableVideoError, VideoLimitError
 from sdcom.sampling import Int64Array
 from sdcom.video.geometry import Orientation
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.references import REFERRED, Payload, Reference, reference_reader
+from sdcom.video.references import REFERRED, Reference, reference_reader
 from sdcom.video.source import FileView
 from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest_delay, plainly_ordered
+from sdcom.video.tables import tabled_packets
 
 _DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
@@ -110,7 +112,9 @@ def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterat
         VideoLimitError: the header claims more than the limits allow.
     """
     opened = _open(source, container, _HASTY.get(container, {}))
-    if container == "mp4" and any(stream.width == 0 for stream in opened.streams.video):
+    if container == "mp4" and any(
+        stream.codec_context is not None and stream.width == 0 for stream in opened.streams.video
+    ):
         opened.close()
         opened = _open(source, container, _UNDECODED)  # H.263 may have its size in its frames alone
     with opened:
@@ -152,24 +156,17 @@ def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
         VideoLimitError: something is over a limit.
     """
     with open_video(source, container, limits) as opened:
-        return read_index(opened, container, limits)
+        return read_index(source, opened, container, limits)
 
 
-def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> VideoIndex:
+def read_index(source: FileView, opened: OpenedVideo, container: str, limits: DecodeLimits) -> VideoIndex:
     """Read the timeline of a file that has just been opened, as `probe` does.
 
-    Afterwards it has been read to its end.
+    Afterwards it may have been read to its end.
     """
     stream = opened.stream
-    packets: list[StoredPacket] = []
-    reordering_known = container not in _COUNTED
     codec = stream.codec_context.codec.canonical_name
-    reference_of = reference_reader(codec, bytes(stream.codec_context.extradata or b""))
-    for packet in demux(opened.container, stream):
-        packets.append(_stored(packet, container, reference_of))
-        if len(packets) > limits.max_frames:
-            raise _too_many_frames(len(packets), limits)
-        reordering_known = reordering_known or bool(decode(packet))
+    packets = _packets(source, opened, container, limits)
     # Where frames are counted and stored out of order, a keyframe's place in line is not its slot.
     seekable = not (container in _COUNTED and stream.codec_context.has_b_frames)
     time_base = stream.time_base or Fraction(1, av.time_base)
@@ -197,6 +194,30 @@ def read_index(opened: OpenedVideo, container: str, limits: DecodeLimits) -> Vid
         plainly_ordered=plainly_ordered(packets),
         storage=None if container in _COUNTED else Storage.of(packets),
     )
+
+
+def _packets(
+    source: FileView, opened: OpenedVideo, container: str, limits: DecodeLimits
+) -> list[StoredPacket]:
+    """Return what the packets tell, without reading them all if the file's tables tell the same."""
+    coming = demux(*opened)
+    first = next(coming, None)
+    if first is None:
+        return []
+    if container == "mp4" and len(opened.stream.index_entries) <= limits.max_frames:
+        tabled = tabled_packets(source, opened.stream, first)
+        if tabled is not None:
+            return tabled
+    codec = opened.stream.codec_context
+    reference_of = reference_reader(codec.codec.canonical_name, bytes(codec.extradata or b""))
+    packets: list[StoredPacket] = []
+    reordering_known = container not in _COUNTED
+    for packet in chain([first], coming):
+        packets.append(_stored(packet, container, reference_of))
+        if len(packets) > limits.max_frames:
+            raise _too_many_frames(len(packets), limits)
+        reordering_known = reordering_known or bool(decode(packet))
+    return packets
 
 
 def nothing_decodes(num_packets: int, codec: str) -> UndecodableVideoError:
@@ -265,7 +286,9 @@ def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
 
 
 def _stored(
-    packet: av.Packet[VideoStream], container: str, reference_of: Callable[[Payload], Reference] | None
+    packet: av.Packet[VideoStream],
+    container: str,
+    reference_of: Callable[[bytes | memoryview], Reference] | None,
 ) -> StoredPacket:
     return StoredPacket(
         time=packet_time(packet, container),

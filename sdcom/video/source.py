@@ -28,6 +28,10 @@ class FileView:
         self._position += len(data)
         return data
 
+    def between(self, start: int, stop: int) -> bytes:
+        """Return the file's bytes from `start` to `stop`, as far as there are; the position stays."""
+        return os.pread(self._fd, stop - start, start)
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position and return it."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]

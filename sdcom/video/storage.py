@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,7 @@ from sdcom.sampling import Int64Array
 from sdcom.video.references import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPacket:
+class StoredPacket(NamedTuple):
     """What the timeline needs of one packet; times in ticks."""
 
     time: int | None

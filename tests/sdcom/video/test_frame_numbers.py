@@ -1,16 +1,18 @@
 """Every codec, container, order, rate, size and turn gives the very frames that were asked for."""
 
+import io
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from sdcom.sampling import segment_centers
 from sdcom.video import DecodedClip, TrustedVideo
 from sdcom.video.messages import DecoderName
-from tests.sdcom.video.videos import encode, read_number
+from tests.sdcom.video.videos import encode, paint, read_number
 
 Decode = Callable[[bytes], DecodedClip]
 
@@ -89,6 +91,24 @@ def test_odd_sizes_and_alpha_are_read(decode: Decode, codec: str, container: str
     clip = decode(encode(codec, container, size=(321, 241), pixel_format=pixel_format, options=options))
     assert numbers_in(clip) == segment_centers(50, T).tolist()
     assert (clip.width, clip.height) == (321, 241)
+
+
+def test_a_size_that_only_frames_tell_is_found_behind_much_sound(decode: Decode) -> None:
+    buffer, sound = io.BytesIO(), np.zeros((1, 2 * 48_000), np.int16)
+    with av.open(buffer, "w", format="mov") as output:
+        heard = output.add_stream("pcm_s16le", rate=48_000, layout="stereo")
+        seen = output.add_stream("h263", rate=25, width=352, height=288, pix_fmt="yuv420p")
+        samples = av.AudioFrame.from_ndarray(sound, layout="stereo")
+        samples.rate = 48_000
+        output.mux(heard.encode(samples))
+        for number in range(20):
+            output.mux(seen.encode(av.VideoFrame.from_ndarray(paint(number, 352, 288))))
+        output.mux(seen.encode(None))
+    size_in_header = b"\x01\x60\x01\x20"
+    assert buffer.getvalue().count(size_in_header) == 1
+    clip = decode(buffer.getvalue().replace(size_in_header, b"\0\0\0\0"))
+    assert numbers_in(clip) == segment_centers(20, T).tolist()
+    assert (clip.width, clip.height) == (352, 288)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 15, 16, 17])

@@ -136,6 +136,12 @@ def test_a_stream_of_an_unknown_codec_is_refused(decode: Decode) -> None:
         decode(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"))
 
 
+def test_an_mp4_of_an_unknown_codec_is_refused(decode: Decode) -> None:
+    data = encode("libx264", "mp4", num_frames=10)
+    with pytest.raises(UndecodableVideoError, match="codec is unknown"):
+        decode(data.replace(b"avc1", b"xyz9").replace(b"avcC", b"xyzC"))
+
+
 def test_an_extreme_aspect_is_cropped_before_it_is_scaled(decode: Decode) -> None:
     clip = decode(flat_video("mpeg4", "mp4", 8000, 16))
     assert (clip.width, clip.height) == (8000, 16)
