@@ -43,6 +43,10 @@ class DecodedClip:
     codec: str
     decoder: DecoderName
 
+    def pictures(self, order_T: Int64Array) -> list[float]:
+        """Return what each frame shows, in this order: frames of one time are one picture."""
+        return [self.times_s[place] for place in order_T.tolist()]
+
     @classmethod
     def of(cls, frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
         """Return frames with the facts that a worker told of them."""

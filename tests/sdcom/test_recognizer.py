@@ -300,6 +300,23 @@ def test_batches_across_videos_say_what_each_alone_would(
         stream.push(frame_HWC)
 
 
+def test_a_video_of_fewer_frames_than_a_clip_pays_for_those_it_has(
+    tiny_model_dir: Path, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    path, macs, num_frames = tmp_path / "three.mp4", recognizer.info.macs, TINY_CONFIG.clip.num_frames
+    path.write_bytes(encode("libx264", "mp4", num_frames=3))
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, batching=True) as batching:
+        batched = batching.recognize(path)
+    whole, fed = recognizer.recognize(path), recognizer.recognize(path, min_confidence=1.0)
+    for answer in (whole, fed, batched):
+        assert len({frame.time_s for frame in answer.frames}) == 3 < len(answer.frames) == num_frames
+        assert answer.ledger.macs[Part.STATIC] == 3 * macs.static
+        filled = {(frame.time_s, frame.width) for frame in answer.frames}
+        assert answer.ledger.macs[Part.DYNAMIC] == sum(macs.dynamic[width] for _, width in filled)
+        assert answer.ledger == whole.ledger
+        assert answer.ledger.baseline_macs == macs.baseline(num_frames)
+
+
 def test_early_exit_keeps_the_deadline_between_frames(tiny_model: Model) -> None:
     frames_THWC = np.zeros((4, 64, 64, 3), np.uint8)
     with pytest.raises(DeadlineExceededError, match="passed after 0 frames"):
