@@ -57,7 +57,7 @@ class CausalStream:
         self._filler = backend.open_stream()
         self._lam = lam
         self._unlimited = Allowance(Currency.of_macs(backend.info.macs.dynamic_by_choice))
-        num_frames = backend.info.config.clip.num_frames
+        self._num_frames = num_frames = backend.info.config.clip.num_frames
         self._embeddings_E: deque[Float32Array] = deque(maxlen=num_frames)
         self._fused_F: deque[Float32Array] = deque(maxlen=num_frames)
         self._state_BH: Float32Array | None = None
@@ -71,11 +71,10 @@ class CausalStream:
         Args:
             frame_HWC: that.
             allowance: what the dynamic network may spend on it; None is no limit, in MACs.
-            picture: what it shows, if that may come again: it is kept for all of the stream, and computed
-                once. None is not kept.
+            picture: what it shows: computed once among the last T pictures. None is another one.
         """
         backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
-        seen = _Seen() if picture is None else self._seen.setdefault(picture, _Seen())
+        seen = self._recall(picture)
         ledger, stage_s = Ledger(baseline_macs=macs.baseline(1)), dict[Part, float]()
         with timed(stage_s, Part.STATIC):
             if seen.looked is None:
@@ -100,6 +99,15 @@ class CausalStream:
         ledger.macs.update({Part.GATE: num_steps * macs.gate_step, Part.FUSION: macs.fusion})
         ledger.width_counts[width] += 1
         return StreamStep(logits_BTL[0, 0], plan, width, ledger, stage_s)
+
+    def _recall(self, picture: Hashable) -> _Seen:
+        """Return what is known of a picture."""
+        if picture is None:
+            return _Seen()
+        seen = self._seen.setdefault(picture, _Seen())
+        if len(self._seen) > self._num_frames:
+            del self._seen[next(iter(self._seen))]  # the oldest
+        return seen
 
     def _decide(self, embedding_E: Float32Array) -> tuple[Float32Array, int]:
         """Return the newest frame's gate logits [K] and the number of GRU steps that they took."""
