@@ -166,11 +166,16 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
         if isinstance(answer, SdcomError):
             table.add_row(escape(str(file)), f"[red]{type(answer).__name__}[/red]: {escape(str(answer))}")
             continue
-        compute = answer.to_dict()["compute"]
+        compute, num_unreadable = answer.to_dict()["compute"], answer.video.num_unreadable_frames
+        damage = f"\n[yellow]damaged: {num_unreadable} of the sampled frames unreadable[/yellow]"
         labels = "\n".join(f"{best.label} {best.score:.3f}" for best in answer.predictions)
         widths = ", ".join(f"{width}: {count}" for width, count in compute["widths"].items())
         table.add_row(
-            escape(str(file)), escape(labels), f"{compute['gflops']:.3f}", f"{compute['saved']:.1%}", widths
+            escape(str(file)) + (damage if num_unreadable else ""),
+            escape(labels),
+            f"{compute['gflops']:.3f}",
+            f"{compute['saved']:.1%}",
+            widths,
         )
     return table
 

@@ -110,7 +110,10 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """The video as it was decoded; width and height in pixels after rotation."""
+    """The video as it was decoded; width and height in pixels after rotation.
+
+    `num_unreadable_frames` counts sampled frames that could not be read, and that others stand for.
+    """
 
     duration_s: float
     width: int
@@ -118,6 +121,7 @@ class VideoFacts:
     container: str
     codec: str
     decoder: str
+    num_unreadable_frames: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,11 @@ class VideoSchema(_Schema):
     container: str = Field(examples=["mp4"])
     codec: str = Field(examples=["h264"])
     decoder: str = Field(examples=["pyav"])
+    num_unreadable_frames: int = Field(
+        ge=0,
+        description="Of the model's frames, those that the file is too damaged to read and that the ones "
+        "before them stand for; with early exit, as far as it was read.",
+    )
 
 
 class RecognitionSchema(_Schema):

@@ -1,6 +1,6 @@
 """A whole file to the frames that are wanted of it: probe, sample, decode, turn, scale, crop.
 
-Legend of shape suffixes: T sampled frames, N frames of the video, H W C as ever.
+Legend of shape suffixes: T sampled frames, K distinct ones, N frames of the video, H W C as ever.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
 import av.error
 import numpy as np
+import numpy.typing as npt
 
 from sdcom.affordable import affordable_frames
 from sdcom.cheapest import cheapest_frames
@@ -73,14 +75,13 @@ def decode_clip(
         decoders: list[Decoder] = [PyAVDecoder(limits, opened, first)]
         if decoder == "decord":
             decoders.insert(0, DecordDecoder())
-        read_by, num_read = use_first_able(
+        read_by, exact_K = use_first_able(
             decoders,
             source,
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
-    _spread(frames_T, num_read, out_THWC)
-    return _facts(index, frames_T, read_by)
+    return _facts(index, frames_T, read_by, _spread(frames_T, exact_K, out_THWC))
 
 
 def decode_in_rounds(
@@ -128,7 +129,8 @@ def decode_in_rounds(
             rounds = []
         if not rounds:
             in_time = decoder.read(source, index, np.unique(frames_T), short_side)
-            _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
+            num_unreadable = _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
+            facts = replace(facts, num_unreadable_frames=num_unreadable)
             yield Progress(facts, tuple(range(len(out_THWC))))
 
 
@@ -144,22 +146,29 @@ def _place(
     return tuple(ready)
 
 
-def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
+def _spread(frames_T: Int64Array, exact_K: npt.NDArray[np.bool_], out_THWC: UInt8Array) -> int:
     """Bring distinct frames from the first places to all of theirs, if enough are the ones wanted.
 
+    Returns:
+        In how many places is another frame than the one wanted.
+
     Raises:
-        UndecodableVideoError: less than half are.
+        UndecodableVideoError: less than half are the ones wanted.
     """
-    wanted_K = np.unique(frames_T)
+    wanted_K, num_read = np.unique(frames_T), int(exact_K.sum())
     if num_read < _MIN_SHARE_READ * len(wanted_K):
         raise UndecodableVideoError(
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
             "the file is damaged or cut off"
         )
-    out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
+    slots_T = np.searchsorted(wanted_K, frames_T)
+    out_THWC[:] = out_THWC[slots_T]
+    return int((~exact_K[slots_T]).sum())
 
 
-def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
+def _facts(
+    index: VideoIndex, frames_T: Int64Array, read_by: DecoderName, num_unreadable: int = 0
+) -> ClipFacts:
     width, height = index.orientation.size(index.width, index.height)
     return ClipFacts(
         times_s=index.times_s(frames_T),
@@ -170,6 +179,7 @@ def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> Cli
         container=index.container,
         codec=index.codec,
         decoder=read_by,
+        num_unreadable_frames=num_unreadable,
     )
 
 
@@ -187,13 +197,13 @@ def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> In
     return cheapest_frames(costs, first_T, center_T, last_T)
 
 
-def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:
-    """Crop frames into the first places of `out_THWC`; return how many are the very frames wanted."""
-    num_exact = 0
+def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> npt.NDArray[np.bool_]:
+    """Crop K frames into the first places of `out_THWC`; return which are the very frames wanted."""
+    exact_K = []
     for slot, (frame_HWC, exact) in enumerate(frames):
         out_THWC[slot] = center_crop(frame_HWC, out_THWC.shape[1])
-        num_exact += exact
-    return num_exact
+        exact_K.append(exact)
+    return np.array(exact_K, dtype=np.bool_)
 
 
 class TrustedVideo:

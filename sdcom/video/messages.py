@@ -54,6 +54,7 @@ class ClipFacts:
         container: as `sniff_container` names it.
         codec: FFmpeg's name.
         decoder: which decoder read it.
+        num_unreadable_frames: of the sampled frames, those that could not be read; others stand for them.
     """
 
     times_s: tuple[float, ...]
@@ -64,6 +65,7 @@ class ClipFacts:
     container: str
     codec: str
     decoder: DecoderName
+    num_unreadable_frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,10 @@ def _facts(raw: dict[str, Any], num_frames: int) -> ClipFacts:
         container=str(raw["container"])[:32],
         codec=str(raw["codec"])[:32],
         decoder="decord" if raw["decoder"] == "decord" else "pyav",
+        num_unreadable_frames=int(raw["num_unreadable_frames"]),
     )
     if len(facts.times_s) != num_frames or not all(map(math.isfinite, (*facts.times_s, facts.duration_s))):
         raise ValueError("times")
+    if not 0 <= facts.num_unreadable_frames < num_frames:  # without one that was read there is no answer
+        raise ValueError(f"{facts.num_unreadable_frames} unreadable frames")
     return facts

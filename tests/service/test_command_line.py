@@ -14,9 +14,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sdcom.__main__ import _table, app
+from sdcom.__main__ import _line, _table, app
 from sdcom.checkpoint import INFO_FILE, load_info, write_info
 from sdcom.errors import InvalidParameterError
+from sdcom.recognizer import Recognizer
+from tests.sdcom.video.test_damage import damaged
 from tests.sdcom.video.videos import encode
 
 
@@ -104,6 +106,23 @@ def test_brackets_in_a_files_name_are_shown_as_they_are() -> None:
     file, shown = Path("clip[red][/take 2].mp4"), io.StringIO()
     Console(file=shown, width=200).print(_table([(file, InvalidParameterError(f"cannot read {file}"))]))
     assert shown.getvalue().count(file.name) == 2
+
+
+def test_a_damaged_file_is_told_in_json_and_on_a_terminal(tiny_model_dir: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "sound.mp4", tmp_path / "damaged.mp4"]
+    data = encode(num_frames=40, options={"g": "1", "bf": "0"})
+    files[0].write_bytes(data)
+    files[1].write_bytes(damaged(data, 0, 12))
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1) as recognizer:
+        whole = [recognizer.recognize(file) for file in files]
+        early = [recognizer.recognize(file, min_confidence=1.0) for file in files]
+    for answers in (whole, early):
+        told = [_line(files[0], answer)["video"]["num_unreadable_frames"] for answer in answers]
+        assert told[0] == 0 < told[1]
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(_table(list(zip(files, whole, strict=True))))
+    assert f"damaged: {told[1]} of the sampled frames unreadable" in shown.getvalue()
+    assert shown.getvalue().count("unreadable") == 1
 
 
 def test_budgets_that_cannot_be_kept_are_one_line(tiny_model_dir: Path, clip: Path) -> None:
