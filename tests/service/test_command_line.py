@@ -153,6 +153,18 @@ def test_info_prints_networks_costs_and_calibration(
         assert word in shown.output
 
 
+def test_the_floor_that_info_prints_is_enough_as_a_budget(tiny_model_dir: Path, clip: Path) -> None:
+    info = load_info(tiny_model_dir)
+    floor = info.macs.floor(info.config.clip.num_frames)
+    assert round(floor / 1e9, 4) < floor / 1e9, "rounded to the nearest it would not be"
+    shown = CliRunner().invoke(app, ["info", str(tiny_model_dir)], env={"COLUMNS": "200"}).output
+    printed = re.search(r"floor: every frame at width 0 +([\d.]+)", shown)
+    assert printed is not None
+    ended = run("recognize", "--model", tiny_model_dir, "--max-gflops", printed[1], clip)
+    assert ended.returncode == 0, ended.stdout
+    assert json.loads(ended.stdout)["compute"]["gflops"] == floor / 1e9
+
+
 def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_listed(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
