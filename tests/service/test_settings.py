@@ -56,6 +56,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(
         ("LOG_FORMAT", "xml"),
         ("SAMPLING", "random"),
         ("MAX_MESSAGE_BYTES", "67108865"),
+        ("GOVERNOR_MIN_BUDGET", "1"),  # which would limit nobody
     ],
 )
 def test_a_value_that_cannot_be_used_names_its_setting(
@@ -64,6 +65,18 @@ def test_a_value_that_cannot_be_used_names_its_setting(
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(SettingsError, match=f"SDCOM_{name}: .*{value}"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["SDCOM_GOVERNOR_MIN_BUDGET", "SDCOM_GOVERNOR_TARGET_WAIT_S"])
+def test_tuning_a_governor_that_is_not_on_is_refused_unless_it_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "0.5")
+    with pytest.raises(SettingsError, match=f"{name} changes nothing without SDCOM_GOVERNOR: "):
+        load_settings()
+    for switch in ("true", "false"):
+        monkeypatch.setenv("SDCOM_GOVERNOR", switch)
+        assert load_settings().governor is (switch == "true")
 
 
 def test_settings_are_frozen() -> None:
