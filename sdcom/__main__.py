@@ -69,7 +69,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="REST port; 0 picks a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
 ) -> None:
-    """Serve REST and gRPC until SIGTERM. Everything else is set by SDCOM_* variables (docs/api.md)."""
+    """Serve REST and gRPC until SIGTERM. Everything else is set by SDCOM_* variables (docs/operations.md)."""
     from service.settings import load_settings
 
     settings = load_settings(model_dir=model, host=host, http_port=port, grpc_port=grpc_port)
@@ -98,7 +98,7 @@ def recognize(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Predictions for each file.")] = 5,
 ) -> None:
-    """Recognise video files without a server, with the service's settings (SDCOM_*, docs/api.md).
+    """Recognise video files without a server, with the service's settings (SDCOM_*, docs/operations.md).
 
     A table on a terminal, else one line of JSON a file. A file that cannot be recognised gets its error, the
     others are done all the same, and the exit code is 1.

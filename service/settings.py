@@ -24,7 +24,7 @@ _SPARE_RPCS = 32
 
 
 class Settings(BaseSettings):
-    """Everything that an operator may set; see docs/api.md for the table.
+    """Everything that an operator may set; see docs/operations.md for the table.
 
     Attributes:
         model_dir: model directory; the bundled model when unset.
@@ -178,5 +178,7 @@ def _refuse_unknown(name: str) -> None:
     if field in Settings.model_fields:
         return
     guess = nearest_name(field, Settings.model_fields)
-    hint = f"did you mean {PREFIX}{guess.upper()}?" if guess else f"docs/api.md lists the {PREFIX}* names"
+    hint = (
+        f"did you mean {PREFIX}{guess.upper()}?" if guess else f"docs/operations.md lists the {PREFIX}* names"
+    )
     raise SettingsError(f"unknown setting {name}; {hint}")
