@@ -19,7 +19,7 @@ from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 from sdcom.processors import num_processors
 
 if TYPE_CHECKING:
-    from sdcom.recognition import Recognition
+    from sdcom.recognition import Recognition, VideoFacts
     from sdcom.recognizer import Recognizer
 
 app = typer.Typer(
@@ -166,18 +166,24 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
         if isinstance(answer, SdcomError):
             table.add_row(escape(str(file)), f"[red]{type(answer).__name__}[/red]: {escape(str(answer))}")
             continue
-        compute, num_unreadable = answer.to_dict()["compute"], answer.video.num_unreadable_frames
-        damage = f"\n[yellow]damaged: {num_unreadable} of the sampled frames unreadable[/yellow]"
+        compute = answer.to_dict()["compute"]
         labels = "\n".join(f"{best.label} {best.score:.3f}" for best in answer.predictions)
         widths = ", ".join(f"{width}: {count}" for width, count in compute["widths"].items())
         table.add_row(
-            escape(str(file)) + (damage if num_unreadable else ""),
+            "\n".join([escape(str(file)), *_damage(answer.video)]),
             escape(labels),
             f"{compute['gflops']:.3f}",
             f"{compute['saved']:.1%}",
             widths,
         )
     return table
+
+
+def _damage(video: "VideoFacts") -> "Iterator[str]":
+    if video.num_unreadable_frames:
+        yield f"[yellow]damaged: {video.num_unreadable_frames} of the sampled frames unreadable[/yellow]"
+    if video.num_missing_frames:
+        yield f"[yellow]cut off: the last {video.num_missing_frames} frames missing[/yellow]"
 
 
 @app.command()

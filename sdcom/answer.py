@@ -65,6 +65,7 @@ def answerer(
         codec=clip.codec,
         decoder=clip.decoder,
         num_unreadable_frames=clip.num_unreadable_frames,
+        num_missing_frames=clip.num_missing_frames,
     )
 
     def answer(composed: Composed) -> Recognition:

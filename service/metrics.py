@@ -110,7 +110,7 @@ class Metrics:
         )
         self._damaged_videos = Counter(
             "sdcom_damaged_videos",
-            "Videos answered though some of their sampled frames could not be read.",
+            "Videos answered though sampled frames could not be read, or the file is cut off.",
             registry=registry,
         )
         self._worker_restarts = Counter(

@@ -32,7 +32,15 @@ from sdcom.video.forward import OutOfOrderError
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, DecoderName, Progress
-from sdcom.video.probe import VideoIndex, check_dimensions, open_video, orientation_of, probe, read_index
+from sdcom.video.probe import (
+    OpenedVideo,
+    VideoIndex,
+    check_dimensions,
+    open_video,
+    orientation_of,
+    probe,
+    read_index,
+)
 from sdcom.video.rounds import plan_rounds
 from sdcom.video.scale import Scaler
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
@@ -81,7 +89,8 @@ def decode_clip(
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
-    return _facts(index, frames_T, read_by, _spread(frames_T, exact_K, out_THWC))
+        facts = _facts(opened, index, frames_T, read_by)
+    return replace(facts, num_unreadable_frames=_spread(frames_T, exact_K, out_THWC))
 
 
 def decode_in_rounds(
@@ -117,7 +126,7 @@ def decode_in_rounds(
     with open_video(source, container, limits) as opened:
         index, first = read_index(opened, container, limits)
         frames_T, costs = sampled_frames(index, len(out_THWC), sampling), index.costs()
-        facts, decoder = _facts(index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
+        facts, decoder = _facts(opened, index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
         fed_T = frames_T[feeding_order(len(out_THWC), order)]
         rounds = plan_rounds(costs, fed_T) if costs is not None else []
         num_left = len(rounds)
@@ -166,9 +175,8 @@ def _spread(frames_T: Int64Array, exact_K: npt.NDArray[np.bool_], out_THWC: UInt
     return int((~exact_K[slots_T]).sum())
 
 
-def _facts(
-    index: VideoIndex, frames_T: Int64Array, read_by: DecoderName, num_unreadable: int = 0
-) -> ClipFacts:
+def _facts(opened: OpenedVideo, index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
+    """Return what is known of a video all of whose sampled frames can be read."""
     width, height = index.orientation.size(index.width, index.height)
     return ClipFacts(
         times_s=index.times_s(frames_T),
@@ -179,8 +187,16 @@ def _facts(
         container=index.container,
         codec=index.codec,
         decoder=read_by,
-        num_unreadable_frames=num_unreadable,
+        num_unreadable_frames=0,
+        num_missing_frames=_num_missing(opened.stream.frames, index),
     )
+
+
+def _num_missing(num_listed: int, index: VideoIndex) -> int:
+    """Return how many of the frames that a header lists are not in the file; only MP4's can be trusted."""
+    if index.container != "mp4" or index.storage is None:
+        return 0
+    return max(0, num_listed - len(index.storage.time_P))
 
 
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:

@@ -32,6 +32,7 @@ class DecodedClip:
         codec: FFmpeg's name.
         decoder: which decoder read it.
         num_unreadable_frames: of the sampled frames, those that could not be read; others stand for them.
+        num_missing_frames: frames that the header lists and a cut-off file lacks, where that is known.
     """
 
     frames_THWC: UInt8Array
@@ -44,6 +45,7 @@ class DecodedClip:
     codec: str
     decoder: DecoderName
     num_unreadable_frames: int
+    num_missing_frames: int
 
     @classmethod
     def of(cls, frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
@@ -60,6 +62,7 @@ class DecodedClip:
             codec=facts.codec,
             decoder=facts.decoder,
             num_unreadable_frames=facts.num_unreadable_frames,
+            num_missing_frames=facts.num_missing_frames,
         )
 
 

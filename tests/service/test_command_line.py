@@ -18,7 +18,7 @@ from sdcom.__main__ import _line, _table, app
 from sdcom.checkpoint import INFO_FILE, load_info, write_info
 from sdcom.errors import InvalidParameterError
 from sdcom.recognizer import Recognizer
-from tests.sdcom.video.test_damage import damaged
+from tests.sdcom.video.test_damage import cut_off, damaged
 from tests.sdcom.video.videos import encode
 
 
@@ -109,20 +109,26 @@ def test_brackets_in_a_files_name_are_shown_as_they_are() -> None:
 
 
 def test_a_damaged_file_is_told_in_json_and_on_a_terminal(tiny_model_dir: Path, tmp_path: Path) -> None:
-    files = [tmp_path / "sound.mp4", tmp_path / "damaged.mp4"]
+    files = [tmp_path / "sound.mp4", tmp_path / "damaged.mp4", tmp_path / "cut.mp4"]
     data = encode(num_frames=40, options={"g": "1", "bf": "0"})
     files[0].write_bytes(data)
     files[1].write_bytes(damaged(data, 0, 12))
+    files[2].write_bytes(cut_off(40, 30))
     with Recognizer.load(tiny_model_dir, num_decode_workers=1) as recognizer:
         whole = [recognizer.recognize(file) for file in files]
         early = [recognizer.recognize(file, min_confidence=1.0) for file in files]
     for answers in (whole, early):
-        told = [_line(files[0], answer)["video"]["num_unreadable_frames"] for answer in answers]
-        assert told[0] == 0 < told[1]
+        sound, hurt, cut = (_line(files[0], answer)["video"] for answer in answers)
+        assert (
+            sound["num_unreadable_frames"] == sound["num_missing_frames"] == hurt["num_missing_frames"] == 0
+        )
+        assert hurt["num_unreadable_frames"] > 0
+        assert cut["num_missing_frames"] == 10
     shown = io.StringIO()
     Console(file=shown, width=200).print(_table(list(zip(files, whole, strict=True))))
-    assert f"damaged: {told[1]} of the sampled frames unreadable" in shown.getvalue()
-    assert shown.getvalue().count("unreadable") == 1
+    assert f"damaged: {hurt['num_unreadable_frames']} of the sampled frames unreadable" in shown.getvalue()
+    assert f"cut off: the last {cut['num_missing_frames']} frames missing" in shown.getvalue()
+    assert shown.getvalue().count("damaged:") == shown.getvalue().count("cut off:") == 1
 
 
 def test_budgets_that_cannot_be_kept_are_one_line(tiny_model_dir: Path, clip: Path) -> None:

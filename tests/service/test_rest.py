@@ -297,6 +297,10 @@ async def test_who_sends_a_damaged_file_is_told_and_so_are_log_and_metrics(
     logged = [event for event in events.entries if event.get("outcome") == "ok"]
     assert [event.get("unreadable_frames") for event in logged] == [None, 3]
     assert "sdcom_damaged_videos_total 1.0\n" in (await client.get("/metrics")).text
+    recognizer.num_unreadable_frames, recognizer.num_missing_frames = 0, 40
+    answer = (await client.post("/recognize", content=b"v", headers=VIDEO)).json()
+    assert answer["video"]["num_missing_frames"] == events.entries[-1]["missing_frames"] == 40
+    assert "sdcom_damaged_videos_total 2.0\n" in (await client.get("/metrics")).text
 
 
 async def test_the_ledger_sums_exactly(client: httpx.AsyncClient, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -21,7 +21,7 @@ Decode = Callable[[bytes], DecodedClip]
 
 T = ClipConfig().num_frames
 NUM_FRAMES, GROUP = 96, 6  # frames, and from keyframe to keyframe
-FACTS = ClipFacts((0.0,) * T, 1.0, 1, 320, 240, "mp4", "h264", "pyav", 0)
+FACTS = ClipFacts((0.0,) * T, 1.0, 1, 320, 240, "mp4", "h264", "pyav", 0, 0)
 
 
 def damaged(data: bytes, first: int, end: int) -> bytes:
@@ -33,6 +33,15 @@ def damaged(data: bytes, first: int, end: int) -> bytes:
         assert packet.pos is not None
         zeroed[packet.pos : packet.pos + packet.size] = bytes(packet.size)
     return bytes(zeroed)
+
+
+def cut_off(num_frames: int, num_kept: int) -> bytes:
+    """Return an MP4 with its table in front that ends after some of its frames, in the order stored."""
+    data = encode(num_frames=num_frames, muxing={"moov_size": "20000"})
+    with av.open(io.BytesIO(data), "r") as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+    assert packets[num_kept].pos is not None
+    return data[: packets[num_kept].pos]
 
 
 def num_other_frames(clip: DecodedClip, num_frames: int) -> int:
@@ -62,11 +71,28 @@ def test_each_place_of_an_unreadable_frame_of_a_short_video_counts(decode: Decod
     assert clip.num_unreadable_frames == num_other_frames(clip, 4) == T / 4
 
 
-def test_a_cut_off_file_is_a_shorter_video_with_none(decode: Decode) -> None:
+def test_a_cut_off_mp4_is_a_shorter_video_that_tells_what_is_missing(decode: Decode) -> None:
+    clip = decode(cut_off(NUM_FRAMES, 70))
+    assert (clip.num_frames, clip.num_missing_frames) == (70, NUM_FRAMES - 70)
+    assert clip.num_unreadable_frames <= 1, "its last one may refer to what is missing"
+
+
+def test_another_cut_off_container_is_a_shorter_video(decode: Decode) -> None:
     data = encode("libx264", "matroska", num_frames=NUM_FRAMES, options={"g": str(GROUP), "bf": "0"})
     clip = decode(data[: int(0.7 * len(data))])
-    assert clip.num_unreadable_frames == 0
+    assert clip.num_unreadable_frames == clip.num_missing_frames == 0
     assert clip.duration_s < 0.8 * NUM_FRAMES / 25
+
+
+@pytest.mark.parametrize(
+    "muxing",
+    [{}, {"movflags": "frag_keyframe"}, {"movflags": "frag_keyframe+empty_moov"}, {"moov_size": "20000"}],
+)
+def test_no_frame_is_missing_from_a_whole_mp4_wherever_its_tables_are(
+    decode: Decode, muxing: dict[str, str]
+) -> None:
+    clip = decode(encode(num_frames=NUM_FRAMES, options={"g": str(GROUP), "bf": "2"}, muxing=muxing))
+    assert (clip.num_frames, clip.num_missing_frames) == (NUM_FRAMES, 0)
 
 
 def test_a_file_of_which_less_than_half_can_be_read_is_refused(decode: Decode, sound: bytes) -> None:
@@ -87,17 +113,25 @@ def test_who_comes_upon_an_unreadable_frame_in_rounds_is_told_as_at_once(
     assert told[-1] == at_once.num_unreadable_frames > 0
 
 
-@pytest.mark.parametrize("claim", [-1, T, 10**30, "many", None, float("inf")])
-def test_a_worker_cannot_claim_an_impossible_number(claim: object) -> None:
+@pytest.mark.parametrize("claim", [-1, 2**31, 10**30, "many", None, float("inf")])
+@pytest.mark.parametrize("field", ["num_unreadable_frames", "num_missing_frames"])
+def test_a_worker_cannot_claim_an_impossible_number(field: str, claim: object) -> None:
     answer = asdict(Progress(FACTS, tuple(range(T))))
-    answer["facts"]["num_unreadable_frames"] = claim
+    answer["facts"][field] = claim
     with pytest.raises(BrokenAnswerError):
         parse_answer(json.dumps(answer).encode(), "rounds", T)
 
 
-def test_a_worker_must_say_how_many() -> None:
+@pytest.mark.parametrize("field", ["num_unreadable_frames", "num_missing_frames"])
+def test_a_worker_must_say_how_many(field: str) -> None:
     answer = asdict(Progress(FACTS))
-    del answer["facts"]["num_unreadable_frames"]
+    del answer["facts"][field]
     with pytest.raises(BrokenAnswerError):
         parse_answer(json.dumps(answer).encode(), "video", T)
     assert parse_answer(encode_progress(Progress(FACTS)), "video", T).facts == FACTS
+
+
+def test_a_worker_cannot_claim_that_no_frame_could_be_read() -> None:
+    answer = encode_progress(Progress(replace(FACTS, num_unreadable_frames=T)))
+    with pytest.raises(BrokenAnswerError, match=f"{T} unreadable frames"):
+        parse_answer(answer, "video", T)
