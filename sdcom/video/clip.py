@@ -1,6 +1,6 @@
 """A whole file to the frames that are wanted of it: probe, sample, decode, turn, scale, crop.
 
-Legend of shape suffixes: T sampled frames, N frames of the video, H W C as ever.
+Legend of shape suffixes: T sampled frames, K distinct ones, N frames of the video, H W C as ever.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
 import av.error
 import numpy as np
+import numpy.typing as npt
 
 from sdcom.affordable import affordable_frames
 from sdcom.cheapest import cheapest_frames
@@ -30,7 +32,15 @@ from sdcom.video.forward import OutOfOrderError
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, DecoderName, Progress
-from sdcom.video.probe import VideoIndex, check_dimensions, open_video, orientation_of, probe, read_index
+from sdcom.video.probe import (
+    OpenedVideo,
+    VideoIndex,
+    check_dimensions,
+    open_video,
+    orientation_of,
+    probe,
+    read_index,
+)
 from sdcom.video.rounds import plan_rounds
 from sdcom.video.scale import Scaler
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
@@ -73,14 +83,14 @@ def decode_clip(
         decoders: list[Decoder] = [PyAVDecoder(limits, opened, first)]
         if decoder == "decord":
             decoders.insert(0, DecordDecoder())
-        read_by, num_read = use_first_able(
+        read_by, exact_K = use_first_able(
             decoders,
             source,
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
-    _spread(frames_T, num_read, out_THWC)
-    return _facts(index, frames_T, read_by)
+        facts = _facts(opened, index, frames_T, read_by)
+    return replace(facts, num_unreadable_frames=_spread(frames_T, exact_K, out_THWC))
 
 
 def decode_in_rounds(
@@ -116,7 +126,7 @@ def decode_in_rounds(
     with open_video(source, container, limits) as opened:
         index, first = read_index(opened, container, limits)
         frames_T, costs = sampled_frames(index, len(out_THWC), sampling), index.costs()
-        facts, decoder = _facts(index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
+        facts, decoder = _facts(opened, index, frames_T, "pyav"), PyAVDecoder(limits, opened, first)
         fed_T = frames_T[feeding_order(len(out_THWC), order)]
         rounds = plan_rounds(costs, fed_T) if costs is not None else []
         num_left = len(rounds)
@@ -128,7 +138,8 @@ def decode_in_rounds(
             rounds = []
         if not rounds:
             in_time = decoder.read(source, index, np.unique(frames_T), short_side)
-            _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
+            num_unreadable = _spread(frames_T, _fill(in_time, out_THWC), out_THWC)
+            facts = replace(facts, num_unreadable_frames=num_unreadable)
             yield Progress(facts, tuple(range(len(out_THWC))))
 
 
@@ -144,22 +155,28 @@ def _place(
     return tuple(ready)
 
 
-def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
+def _spread(frames_T: Int64Array, exact_K: npt.NDArray[np.bool_], out_THWC: UInt8Array) -> int:
     """Bring distinct frames from the first places to all of theirs, if enough are the ones wanted.
 
+    Returns:
+        In how many places is another frame than the one wanted.
+
     Raises:
-        UndecodableVideoError: less than half are.
+        UndecodableVideoError: less than half are the ones wanted.
     """
-    wanted_K = np.unique(frames_T)
+    wanted_K, num_read = np.unique(frames_T), int(exact_K.sum())
     if num_read < _MIN_SHARE_READ * len(wanted_K):
         raise UndecodableVideoError(
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
             "the file is damaged or cut off"
         )
-    out_THWC[:] = out_THWC[np.searchsorted(wanted_K, frames_T)]
+    slots_T = np.searchsorted(wanted_K, frames_T)
+    out_THWC[:] = out_THWC[slots_T]
+    return int((~exact_K[slots_T]).sum())
 
 
-def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
+def _facts(opened: OpenedVideo, index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> ClipFacts:
+    """Return what is known of a video all of whose sampled frames can be read."""
     width, height = index.orientation.size(index.width, index.height)
     return ClipFacts(
         times_s=index.times_s(frames_T),
@@ -170,7 +187,16 @@ def _facts(index: VideoIndex, frames_T: Int64Array, read_by: DecoderName) -> Cli
         container=index.container,
         codec=index.codec,
         decoder=read_by,
+        num_unreadable_frames=0,
+        num_missing_frames=_num_missing(opened.stream.frames, index),
     )
+
+
+def _num_missing(num_listed: int, index: VideoIndex) -> int:
+    """Return how many of the frames that a header lists are not in the file; only MP4's can be trusted."""
+    if index.container != "mp4" or index.storage is None:
+        return 0
+    return max(0, num_listed - len(index.storage.time_P))
 
 
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:
@@ -187,13 +213,13 @@ def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> In
     return cheapest_frames(costs, first_T, center_T, last_T)
 
 
-def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> int:
-    """Crop frames into the first places of `out_THWC`; return how many are the very frames wanted."""
-    num_exact = 0
+def _fill(frames: Iterator[tuple[UInt8Array, bool]], out_THWC: UInt8Array) -> npt.NDArray[np.bool_]:
+    """Crop K frames into the first places of `out_THWC`; return which are the very frames wanted."""
+    exact_K = []
     for slot, (frame_HWC, exact) in enumerate(frames):
         out_THWC[slot] = center_crop(frame_HWC, out_THWC.shape[1])
-        num_exact += exact
-    return num_exact
+        exact_K.append(exact)
+    return np.array(exact_K, dtype=np.bool_)
 
 
 class TrustedVideo:
