@@ -19,7 +19,7 @@ from sdcom.errors import InvalidParameterError, SdcomError, SettingsError
 from sdcom.processors import num_processors
 
 if TYPE_CHECKING:
-    from sdcom.recognition import Recognition
+    from sdcom.recognition import Recognition, VideoFacts
     from sdcom.recognizer import Recognizer
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="REST port; 0 picks a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
 ) -> None:
-    """Serve REST and gRPC until SIGTERM. Everything else is set by SDCOM_* variables (docs/api.md)."""
+    """Serve REST and gRPC until SIGTERM. Everything else is set by SDCOM_* variables (docs/operations.md)."""
     from service.settings import load_settings
 
     settings = load_settings(model_dir=model, host=host, http_port=port, grpc_port=grpc_port)
@@ -98,7 +98,7 @@ def recognize(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Predictions for each file.")] = 5,
 ) -> None:
-    """Recognise video files without a server, with the service's settings (SDCOM_*, docs/api.md).
+    """Recognise video files without a server, with the service's settings (SDCOM_*, docs/operations.md).
 
     A table on a terminal, else one line of JSON a file. A file that cannot be recognised gets its error, the
     others are done all the same, and the exit code is 1.
@@ -170,9 +170,20 @@ def _table(rows: "list[tuple[Path, Recognition | SdcomError]]") -> Table:
         labels = "\n".join(f"{best.label} {best.score:.3f}" for best in answer.predictions)
         widths = ", ".join(f"{width}: {count}" for width, count in compute["widths"].items())
         table.add_row(
-            escape(str(file)), escape(labels), f"{compute['gflops']:.3f}", f"{compute['saved']:.1%}", widths
+            "\n".join([escape(str(file)), *_damage(answer.video)]),
+            escape(labels),
+            f"{compute['gflops']:.3f}",
+            f"{compute['saved']:.1%}",
+            widths,
         )
     return table
+
+
+def _damage(video: "VideoFacts") -> "Iterator[str]":
+    if video.num_unreadable_frames:
+        yield f"[yellow]damaged: {video.num_unreadable_frames} of the sampled frames unreadable[/yellow]"
+    if video.num_missing_frames:
+        yield f"[yellow]cut off: the last {video.num_missing_frames} frames missing[/yellow]"
 
 
 @app.command()

@@ -57,7 +57,16 @@ def answerer(
     """
     times_s, labels, widths = clip.times_s, info.config.labels, info.config.widths
     order_T = feeding_order(info.config.clip.num_frames, info.config.clip.order)
-    facts = VideoFacts(clip.duration_s, clip.width, clip.height, clip.container, clip.codec, clip.decoder)
+    facts = VideoFacts(
+        duration_s=clip.duration_s,
+        width=clip.width,
+        height=clip.height,
+        container=clip.container,
+        codec=clip.codec,
+        decoder=clip.decoder,
+        num_unreadable_frames=clip.num_unreadable_frames,
+        num_missing_frames=clip.num_missing_frames,
+    )
 
     def answer(composed: Composed) -> Recognition:
         composed.ledger.max_budget = asked.max_budget

@@ -73,6 +73,11 @@ class ModelMacs:
         """Return the least that this many frames can cost: static network, gate and fusion on each."""
         return num_frames * (self.static + self.gate + self.fusion)
 
+    @property
+    def gate_embedding(self) -> int:
+        """Of `gate`, one frame's embedding alone."""
+        return self.gate - self.gate_step
+
     def stream_floor(self, num_frames: int) -> int:
         """Return the least that this many frames cost in a stream whose window of as many slides.
 

@@ -13,6 +13,9 @@ from sdcom.video import DecoderPool, resize_and_crop
 class FrameStream:
     """A stream of frames of any size; each is resized and cropped as a video's frames are.
 
+    A frame that is the last one again, to the last bit, as when a camera stands still or its source has fewer
+    frames, shows the same picture.
+
     Args:
         info: the model.
         lam: the price at which the gate chooses.
@@ -25,6 +28,8 @@ class FrameStream:
         self._decoders = decoders
         self._turns = turns
         self._stream = CausalStream(turns.backend, lam)
+        self._last_HWC: npt.NDArray[np.uint8] | None = None
+        self._num_pictures = 0
 
     def push(self, frame_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
         """Feed one RGB frame.
@@ -49,7 +54,9 @@ class FrameStream:
 
     def _step(self, cropped_HWC: npt.NDArray[np.uint8]) -> StreamPrediction:
         """Feed one cropped frame, taking turns with other work on the networks."""
-        step = self._turns.call(lambda: self._stream.push(cropped_HWC))
+        if self._last_HWC is None or not np.array_equal(cropped_HWC, self._last_HWC):
+            self._last_HWC, self._num_pictures = cropped_HWC, self._num_pictures + 1
+        step = self._turns.call(lambda: self._stream.push(cropped_HWC, picture=self._num_pictures))
         index = int(step.logits_L.argmax())
         prediction = Prediction(self._config.labels[index], index, float(softmax(step.logits_L)[index]))
         return StreamPrediction(prediction, step.width, step.ledger)

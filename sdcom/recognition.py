@@ -110,7 +110,18 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """The video as it was decoded; width and height in pixels after rotation."""
+    """The video as it was decoded.
+
+    Attributes:
+        duration_s: seconds from the first frame's start to the last one's end.
+        width: pixels, after rotation.
+        height: pixels, after rotation.
+        container: mp4, matroska, avi or mpegts.
+        codec: FFmpeg's name.
+        decoder: which decoder read it.
+        num_unreadable_frames: of the sampled frames, those that could not be read; others stand for them.
+        num_missing_frames: frames that the header lists and a cut-off file lacks, where that is known.
+    """
 
     duration_s: float
     width: int
@@ -118,6 +129,13 @@ class VideoFacts:
     container: str
     codec: str
     decoder: str
+    num_unreadable_frames: int
+    num_missing_frames: int
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the answer was made of less than the file should hold."""
+        return self.num_unreadable_frames > 0 or self.num_missing_frames > 0
 
 
 @dataclass(frozen=True, slots=True)

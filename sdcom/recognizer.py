@@ -272,6 +272,7 @@ class Recognizer:
         composed = self._turns.submit(
             clip.frames_THWC[self._order_T],
             planner,
+            clip.pictures(self._order_T),
             deadline=asked.deadline,
             cancellation=asked.cancellation,
         )
@@ -293,6 +294,7 @@ class Recognizer:
                 self._turns.backend,
                 coming.frames(self._order_T, before_round=asked.cancellation.check),
                 confidence=confidence,
+                pictures_T=coming.clip.pictures(self._order_T),
                 allowance=allowance,
                 deadline=asked.deadline,
                 in_turn=in_turn,

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sdcom.engine.service_time import ServiceTime
 from sdcom.errors import OverloadedError
+from service.errors import whole_seconds
 
 Answer = TypeVar("Answer")
 
@@ -102,7 +103,7 @@ class Admission:
         wait_s = num_before * self._turn_s / self._num_threads  # once all of their uploads are complete
         raise OverloadedError(
             f"{self.num_admitted} requests are being served or wait, all that there is room for "
-            f"(SDCOM_QUEUE_SIZE); try again in about {wait_s:.0f} s",
+            f"(SDCOM_QUEUE_SIZE); try again in about {whole_seconds(wait_s)} s",
             wait_s,
         )
 
@@ -110,8 +111,9 @@ class Admission:
         takes_s = wait_s + self._turn.most_s + self._rest.most_s
         if self._clock() + takes_s > deadline:
             raise OverloadedError(
-                f"the answer would take about {takes_s:.1f} s, longer than is left "
-                f"(deadline_ms, SDCOM_REQUEST_TIMEOUT_S); try again in about {self.expected_wait_s:.0f} s",
+                f"the answer would take about {_in_words(takes_s)}, longer than is left "
+                "(deadline_ms, SDCOM_REQUEST_TIMEOUT_S); "
+                f"try again in about {whole_seconds(self.expected_wait_s)} s",
                 self.expected_wait_s,
             )
 
@@ -190,6 +192,11 @@ class Admission:
     def join(self) -> None:
         """Wait for work that has begun, and end the threads."""
         self._threads.shutdown()
+
+
+def _in_words(seconds: float) -> str:
+    """Return a duration as people say it: in whole milliseconds, at least one, below a second."""
+    return f"{max(1.0, seconds * 1e3):.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def draining_error() -> OverloadedError:

@@ -245,6 +245,10 @@ class Engine:
         call.facts |= {"gmacs": ledger.total_macs / 1e9, "saved": ledger.saved}
         if ledger.max_budget < 1:
             call.facts["max_budget"] = ledger.max_budget
+        if recognition.video.is_damaged:
+            call.facts["unreadable_frames"] = recognition.video.num_unreadable_frames
+            call.facts["missing_frames"] = recognition.video.num_missing_frames
+            self.metrics.damaged_video_answered()
         answer = {"request_id": call.request_id} | recognition.to_dict()
         timing_ms = recognition.timing_ms
         answer["timing_ms"] = {

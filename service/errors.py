@@ -129,7 +129,12 @@ def problem_detail(error: BaseException) -> str:
 
 def retry_after_s(error: BaseException) -> int | None:
     """Return the whole seconds after which trying again makes sense, or None if it never does."""
-    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, OverloadedError) else None
+    return whole_seconds(error.retry_after_s) if isinstance(error, OverloadedError) else None
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the whole seconds, at least 1, after which so many have passed, as Retry-After counts them."""
+    return max(1, math.ceil(seconds))
 
 
 def decode_failure_reason(error: BaseException) -> str | None:

@@ -108,6 +108,11 @@ class Metrics:
         self._decode_failures = Counter(
             "sdcom_decode_failures", "Videos that could not be decoded.", ["reason"], registry=registry
         )
+        self._damaged_videos = Counter(
+            "sdcom_damaged_videos",
+            "Videos answered though sampled frames could not be read, or the file is cut off.",
+            registry=registry,
+        )
         self._worker_restarts = Counter(
             "sdcom_decode_worker_restarts", "Decode workers replaced.", ["reason"], registry=registry
         )
@@ -149,6 +154,10 @@ class Metrics:
     def decode_failed(self, reason: str) -> None:
         """Count one video that could not be decoded."""
         self._decode_failures.labels(reason).inc()
+
+    def damaged_video_answered(self) -> None:
+        """Count one video answered from what could be read of it."""
+        self._damaged_videos.inc()
 
     def worker_restarted(self, reason: str) -> None:
         """Count one decode worker replaced. Any thread may call it."""

@@ -73,6 +73,16 @@ class VideoSchema(_Schema):
     container: str = Field(examples=["mp4"])
     codec: str = Field(examples=["h264"])
     decoder: str = Field(examples=["pyav"])
+    num_unreadable_frames: int = Field(
+        ge=0,
+        description="Of the model's frames, those that the file is too damaged to read and that the ones "
+        "before them stand for; with early exit, as far as it was read.",
+    )
+    num_missing_frames: int = Field(
+        ge=0,
+        description="Frames that an MP4's header lists and that are not in the file, which is cut off; the "
+        "answer is that of a shorter video. 0 where the header lists none, as in other containers.",
+    )
 
 
 class RecognitionSchema(_Schema):

@@ -24,7 +24,7 @@ _SPARE_RPCS = 32
 
 
 class Settings(BaseSettings):
-    """Everything that an operator may set; see docs/api.md for the table.
+    """Everything that an operator may set; see docs/operations.md for the table.
 
     Attributes:
         model_dir: model directory; the bundled model when unset.
@@ -47,8 +47,8 @@ class Settings(BaseSettings):
         batching: batches across the videos in flight: on, off, or auto: on a GPU.
         governor: get cheaper while requests wait, before any is refused.
         governor_target_wait_s: the wait for a turn that is accepted at full accuracy.
-        governor_min_budget: share of the baseline's FLOPs to which it may limit a video; what one frame at
-            full width costs when unset.
+        governor_min_budget: share of the baseline's FLOPs, below 1, to which it may limit a video; what one
+            frame at full width costs when unset.
         request_timeout_s: from a request's arrival to its answer.
         drain_seconds: how long requests in flight may finish after SIGTERM.
         max_streams: gRPC streams open at once.
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     batching: Literal["auto", "on", "off"] = "auto"
     governor: bool = False
     governor_target_wait_s: Seconds = 1.0
-    governor_min_budget: float | None = Field(None, ge=0, le=1)
+    governor_min_budget: float | None = Field(None, ge=0, lt=1)
     request_timeout_s: Seconds = 60.0
     drain_seconds: Seconds = 25.0
     max_streams: int = Field(16, ge=1)
@@ -147,17 +147,30 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings; `overrides` (the command line's options, None where not given) win.
 
     Raises:
-        SettingsError: an SDCOM_* name does not exist, with the nearest that does, or a value is unusable.
+        SettingsError: an SDCOM_* name does not exist, with the nearest that does, a value is unusable, or it
+            would change nothing.
     """
     for name in os.environ:
         if name.upper().startswith(PREFIX):
             _refuse_unknown(name)
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise SettingsError(f"{name}: {first['msg'].lower()}, got {first['input']!r}") from error
+    _refuse_governing_nothing(settings.model_fields_set)
+    return settings
+
+
+def _refuse_governing_nothing(given: set[str]) -> None:
+    """Refuse to tune a governor that was not switched on; one that was switched off may keep its tuning."""
+    tuning = sorted(given & {"governor_target_wait_s", "governor_min_budget"})
+    if tuning and "governor" not in given:
+        raise SettingsError(
+            f"{PREFIX}{tuning[0].upper()} changes nothing without {PREFIX}GOVERNOR: "
+            f"set {PREFIX}GOVERNOR=true, or to false to keep it for later"
+        )
 
 
 def _refuse_unknown(name: str) -> None:
@@ -165,5 +178,7 @@ def _refuse_unknown(name: str) -> None:
     if field in Settings.model_fields:
         return
     guess = nearest_name(field, Settings.model_fields)
-    hint = f"did you mean {PREFIX}{guess.upper()}?" if guess else f"docs/api.md lists the {PREFIX}* names"
+    hint = (
+        f"did you mean {PREFIX}{guess.upper()}?" if guess else f"docs/operations.md lists the {PREFIX}* names"
+    )
     raise SettingsError(f"unknown setting {name}; {hint}")

@@ -48,10 +48,12 @@ class Picked:
     Attributes:
         shares: of each video, what `Room.hold` returned, and the positions of frames in it.
         size: rows to compute, at least as many as there are frames; those beyond are padding.
+        repeats: of videos among them, pairs of positions: what comes of the first is the second's, too.
     """
 
     shares: Sequence[tuple[Held, Sequence[int]]]
     size: int
+    repeats: Sequence[tuple[Held, Sequence[tuple[int, int]]]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,20 @@ class _FillIn(Backboned):
         return ()
 
 
+class _Repeat(nn.Module):
+    """Copies rows from the first of each pair of places to the second."""
+
+    def __init__(self, *rows_RD: Tensor) -> None:
+        super().__init__()
+        self._rows_RD = rows_RD
+
+    def forward(self, pairs_N2: Tensor) -> tuple[()]:
+        firsts_N, again_N = pairs_N2.unbind(1)
+        for rows_RD in self._rows_RD:
+            rows_RD.index_copy_(0, again_N, rows_RD.index_select(0, firsts_N))
+        return ()
+
+
 class _DecideOn(nn.Module):
     def __init__(self, store: Store, decide: Decide, num_frames: int, hidden: int) -> None:
         super().__init__()
@@ -131,6 +145,8 @@ class DenseRoom:
         self._store = store = Store(config, 1 + num_videos).to(device)
         self._look_at = _LookAt(store, look)
         self._fill_in = {width: _FillIn(store, part) for width, part in fill.items()}
+        self._repeat_look = _Repeat(store.features_RD, store.embeddings_RE)
+        self._repeat_fill = _Repeat(store.supplements_RD)
         self._decide_on = cache(lambda count: _DecideOn(store, decide, count, config.gate_hidden))
         self._conclude_on = cache(lambda count: _ConcludeOn(store, conclude(count), count))
         self._begin, self._upload = begin, upload
@@ -162,7 +178,7 @@ class DenseRoom:
 
     def look(self, picked: Picked) -> Begun[None]:
         """Look at frames of several videos."""
-        return self._store_by(self._look_at, picked)
+        return self._store_by(self._look_at, self._repeat_look, picked)
 
     def decide(self, gathered: Gathered) -> Begun[Float32Array]:
         """Run the gate over videos."""
@@ -170,19 +186,27 @@ class DenseRoom:
 
     def fill(self, picked: Picked, width: float) -> Begun[None]:
         """Fill frames of several videos at one width."""
-        return self._store_by(self._fill_in[width], picked)
+        return self._store_by(self._fill_in[width], self._repeat_fill, picked)
 
     def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
         """Fuse and classify videos."""
         return self._answer_by(self._conclude_on(gathered.num_frames), gathered)
 
-    def _store_by(self, part: nn.Module, picked: Picked) -> Begun[None]:
+    def _store_by(self, part: nn.Module, repeat: nn.Module, picked: Picked) -> Begun[None]:
         length = self._store.num_frames
         places = [_row(held) * length + each for held, positions in picked.shares for each in positions]
-        end = self._begin(part, self._padded(places, picked.size))
+        ends = [self._begin(part, self._padded(places, picked.size))]
+        if picked.repeats:
+            pairs = [
+                [_row(held) * length + first, _row(held) * length + again]
+                for held, positions in picked.repeats
+                for first, again in positions
+            ]
+            ends.append(self._begin(repeat, torch.tensor(pairs, pin_memory=self._is_pinned)))
 
         def ended() -> None:
-            end()
+            for end in ends:
+                end()
 
         return ended
 

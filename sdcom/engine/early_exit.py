@@ -14,6 +14,7 @@ from sdcom.budget import Allowance, Currency, WidthPlan
 from sdcom.engine.backend import Backend, UInt8Array
 from sdcom.engine.composed import Composed
 from sdcom.engine.ledger import Ledger, Part
+from sdcom.engine.repeats import Pictures
 from sdcom.engine.stream import CausalStream, StreamStep
 from sdcom.errors import DeadlineExceededError
 from sdcom.recognition import softmax
@@ -24,6 +25,7 @@ def compose_until_confident(
     frames: Iterable[UInt8Array],
     *,
     confidence: float,
+    pictures_T: Pictures | None = None,
     lam: float = 0.0,
     allowance: Allowance | None = None,
     deadline: float | None = None,
@@ -35,6 +37,7 @@ def compose_until_confident(
         backend: of the model.
         frames: a clip's resized, cropped RGB frames [H, W, 3] in feeding order; only those needed are taken.
         confidence: probability of the best class at which the video ends.
+        pictures_T: what each frame shows; None: each another picture.
         lam: the price at which the gate chooses.
         allowance: what the dynamic network may spend on the video; None is no limit.
         deadline: `time.monotonic()` value after which no further frame is begun.
@@ -47,12 +50,13 @@ def compose_until_confident(
     allowance = allowance or Allowance(Currency.of_macs(macs.dynamic_by_choice))
     stream, steps, queue_s = CausalStream(backend, lam), list[StreamStep](), 0.0
     coming, num_frames = iter(frames), backend.info.config.clip.num_frames
-    for _ in range(num_frames):
+    for position in range(num_frames):
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"the deadline passed after {len(steps)} frames; allow a larger deadline_ms"
             )
-        push = partial(stream.push, next(coming), allowance)
+        picture = position if pictures_T is None else pictures_T[position]
+        push = partial(stream.push, next(coming), allowance, picture)
         asked = time.perf_counter()
         steps.append(in_turn(push))
         queue_s += time.perf_counter() - asked - sum(steps[-1].stage_s.values())
@@ -73,5 +77,5 @@ def _composed(steps: list[StreamStep], baseline_macs: int, queue_s: float) -> Co
         ledger.width_counts.update(step.ledger.width_counts)
         for part, seconds in step.stage_s.items():
             stage_s[part] += seconds
-    plan = WidthPlan(choices, lam, ledger.macs[Part.DYNAMIC])
+    plan = WidthPlan(choices, lam, sum(step.plan.macs for step in steps))
     return Composed(np.stack([step.logits_L for step in steps]), plan, ledger, stage_s, queue_s)

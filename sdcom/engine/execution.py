@@ -16,6 +16,7 @@ from sdcom.engine.composed import Composed
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.queues import Batch
+from sdcom.engine.repeats import Repeats, first_positions, repeats_of
 
 _NOTHING: Float32Array = np.empty((0, 0), dtype=np.float32)
 
@@ -36,6 +37,7 @@ class VideoWork:
         held: the video in its room.
         num_frames: that it has.
         ledger: what it has cost so far.
+        repeats: frames that show another one's picture; once there is a plan, at the same width, too.
         gate_logits_TK: the gate's answer; empty before DECIDE.
         plan: the widths chosen; None before.
         logits_TL: the answer; empty before FUSE.
@@ -48,6 +50,7 @@ class VideoWork:
     held: Held
     num_frames: int
     ledger: Ledger
+    repeats: Repeats = ()
     gate_logits_TK: Float32Array = field(default_factory=lambda: _NOTHING)
     plan: WidthPlan | None = None
     logits_TL: Float32Array = field(default_factory=lambda: _NOTHING)
@@ -56,8 +59,14 @@ class VideoWork:
     begun_s: float | None = None
     num_batches: int = 0
 
+    def repeats_among(self, positions: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the repeats of what frames at these positions show."""
+        return [pair for pair in self.repeats if pair[0] in positions] if self.repeats else []
+
     def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
-        """Take the plan made of the gate's logits; return the width of every frame.
+        """Take the plan made of the gate's logits; return the width at which to fill each frame.
+
+        That is 0 where the dynamic network is not to be run: at width 0, and for repeats.
 
         Raises:
             ValueError: the plan does not fit the video or the model.
@@ -71,7 +80,12 @@ class VideoWork:
         self.plan = plan
         self.ledger.lam = plan.lam
         self.ledger.width_counts.update(chosen)
-        return chosen
+        if not self.repeats:
+            return chosen
+        first_T = first_positions(self.num_frames, self.repeats)
+        self.repeats = repeats_of(zip(first_T, chosen, strict=True))
+        again = {position for _, position in self.repeats}
+        return [0.0 if position in again else width for position, width in enumerate(chosen)]
 
     def composed(self) -> Composed:
         """Return the answer, once all stages ran."""
@@ -124,8 +138,13 @@ class Execution:
 
 
 def _picked(batch: Batch, videos: Sequence[VideoWork]) -> Picked:
-    shares = zip((video.held for video in videos), batch.shares, strict=True)
-    return Picked([(held, share.positions) for held, share in shares], batch.size)
+    shares = [(video.held, share.positions) for video, share in zip(videos, batch.shares, strict=True)]
+    repeats = [
+        (video.held, pairs)
+        for video, share in zip(videos, batch.shares, strict=True)
+        if (pairs := video.repeats_among(share.positions))
+    ]
+    return Picked(shares, batch.size, repeats)
 
 
 def _gathered(batch: Batch, videos: Sequence[VideoWork]) -> Gathered:

@@ -61,9 +61,10 @@ class Flight:
             OverloadedError: there is no room now.
         """
         deadline_s = math.inf if deadline is None else deadline
-        ticket = self.policy.admit(entry.work.num_frames, now_s, deadline_s)
+        work = entry.work
+        ticket = self.policy.admit(work.num_frames, now_s, deadline_s, work.repeats)
         self._entries[ticket] = entry
-        entry.work.came_s = now_s
+        work.came_s = now_s
         return ticket
 
     def abandon(self, tickets: Iterable[int]) -> list[Entry]:

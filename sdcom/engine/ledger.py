@@ -25,7 +25,7 @@ class Ledger:
     Attributes:
         baseline_macs: the full-width dynamic network on every frame of the same video.
         macs: executed MACs of each part.
-        width_counts: frames that took each width.
+        width_counts: frames that took each width, those that repeat a picture included.
         lam: the price at which the widths were chosen; 0 is the trained policy.
         max_budget: share of the baseline's MACs that a busy service let the video cost; 1 is no limit.
     """

@@ -54,7 +54,7 @@ class Metered:
         """Count frames that the static network and the gate's embedding see."""
         num_computed = self._num_computed(num_frames)
         self._add(Part.STATIC, num_computed * self._macs.static)
-        self._add(Part.GATE, num_computed * (self._macs.gate - self._macs.gate_step))
+        self._add(Part.GATE, num_computed * self._macs.gate_embedding)
 
     def count_decide(self, num_videos: int, num_frames: int) -> None:
         """Count videos, of so many frames each, that the gate decides."""

@@ -1,7 +1,7 @@
 """Parts computed from the processor's memory: what follows from them for whole videos, and their room."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +74,8 @@ class HostRoom:
             ValueError: another number or size of rows came back than the model's; as all functions do.
         """
         looked = self._parts.look(self._frames(picked))
-        _hand_back(looked.features_ND, picked, [video.features_TD for video in _videos(picked)])
-        _hand_back(looked.embeddings_NE, picked, [video.embeddings_TE for video in _videos(picked)])
+        _hand_back(looked.features_ND, picked, lambda video: video.features_TD)
+        _hand_back(looked.embeddings_NE, picked, lambda video: video.embeddings_TE)
         return _no_more
 
     def decide(self, gathered: Gathered) -> Begun[Float32Array]:
@@ -87,7 +87,7 @@ class HostRoom:
     def fill(self, picked: Picked, width: float) -> Begun[None]:
         """Fill frames of several videos at one width."""
         filled_ND = self._parts.fill(self._frames(picked), width)
-        _hand_back(filled_ND, picked, [video.supplements_TD for video in _videos(picked)])
+        _hand_back(filled_ND, picked, lambda video: video.supplements_TD)
         return _no_more
 
     def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
@@ -133,14 +133,18 @@ def _videos(picked: Picked) -> list[_Video]:
     return [_video(held) for held, _ in picked.shares]
 
 
-def _hand_back(rows_ND: Float32Array, picked: Picked, videos_TD: Sequence[Float32Array]) -> None:
+def _hand_back(rows_ND: Float32Array, picked: Picked, rows_of: Callable[[_Video], Float32Array]) -> None:
     """Store a batch's rows where they belong in each of its videos."""
     _checked(rows_ND, picked.size)
     start = 0
-    for video_TD, (_, positions) in zip(videos_TD, picked.shares, strict=True):
+    for held, positions in picked.shares:
         end = start + len(positions)
-        video_TD[list(positions)] = rows_ND[start:end]
+        rows_of(_video(held))[list(positions)] = rows_ND[start:end]
         start = end
+    for held, pairs in picked.repeats:
+        rows_TD = rows_of(_video(held))
+        for first, again in pairs:
+            rows_TD[again] = rows_TD[first]
 
 
 def _stacked(videos_TD: Sequence[Float32Array], size: int) -> Float32Array:

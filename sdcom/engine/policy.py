@@ -18,6 +18,7 @@ from itertools import count
 from sdcom.engine.costs import CostTable, Lane, Stage
 from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.queues import Batch, LaneQueue, Rank
+from sdcom.engine.repeats import Repeats
 from sdcom.engine.service_time import ServiceTime
 from sdcom.errors import OverloadedError
 
@@ -97,8 +98,20 @@ class Policy:
 
     # --- the life of a video ---
 
-    def admit(self, num_frames: int, now_s: float, deadline_s: float = math.inf) -> int:
+    def admit(
+        self,
+        num_frames: int,
+        now_s: float,
+        deadline_s: float = math.inf,
+        repeats: Repeats = (),
+    ) -> int:
         """Take a video in; return its ticket.
+
+        Args:
+            num_frames: that it has.
+            now_s: the time.
+            deadline_s: when its answer is no longer wanted.
+            repeats: its frames that are not looked at, because others show the same picture.
 
         Raises:
             ValueError: it has no frames, or more than may ever be in flight.
@@ -116,7 +129,7 @@ class Policy:
         video = _Video(Rank(False, due_s, next(self._tickets)), num_frames, deadline_s)
         self._videos[video.ticket] = video
         self._num_frames += num_frames
-        self._enter(video, {Lane(Stage.LOOK): range(num_frames)})
+        self._enter(video, {Lane(Stage.LOOK): _shown(num_frames, repeats)})
         self._check(video, now_s)
         return video.ticket
 
@@ -274,6 +287,11 @@ class Policy:
             may_turn_late = False
         check_s = late_from_s if may_turn_late else video.deadline_s
         self._next_check_s = min(self._next_check_s, check_s)
+
+
+def _shown(num_frames: int, repeats: Repeats) -> Sequence[int]:
+    again = {position for _, position in repeats}
+    return [each for each in range(num_frames) if each not in again] if again else range(num_frames)
 
 
 def _whole(stage: Stage, video: _Video) -> dict[Lane, Sequence[int]]:

@@ -30,6 +30,7 @@ from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
+from sdcom.engine.repeats import Pictures, Repeats, repeats_of
 from sdcom.engine.threads import result_on
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
@@ -100,7 +101,12 @@ class Scheduler:
         self.close()
 
     def submit(
-        self, frames_THWC: UInt8Array, planner: Planner, *, deadline: float | None = None
+        self,
+        frames_THWC: UInt8Array,
+        planner: Planner,
+        pictures_T: Pictures | None = None,
+        *,
+        deadline: float | None = None,
     ) -> Future[Composed]:
         """Take a video in, if there is room; its frames are brought to the backend by the calling thread.
 
@@ -108,6 +114,7 @@ class Scheduler:
             frames_THWC: its cropped RGB frames in feeding order, at most as many as the model has; not to be
                 changed before the future is done.
             planner: turns the gate's logits into widths; called on the scheduler's threads.
+            pictures_T: what each frame shows; None: each another picture.
             deadline: value of the clock after which the answer is not wanted; None is never.
 
         Returns:
@@ -124,10 +131,11 @@ class Scheduler:
         if self._closed:
             raise _closed()
         patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._clock())
+        repeats = repeats_of(pictures_T or ())
         held = self._room.hold(frames_THWC, patience_s)
         try:
             with self._changed:
-                return self._admit(held, len(frames_THWC), planner, deadline)
+                return self._admit(held, len(frames_THWC), repeats, planner, deadline)
         except OverloadedError:
             self._room.release(held)
             raise
@@ -163,12 +171,12 @@ class Scheduler:
             raise ValueError(f"a video must have 1 to {clip.num_frames} frames, got {num_frames}")
 
     def _admit(
-        self, held: Held, num_frames: int, planner: Planner, deadline: float | None
+        self, held: Held, num_frames: int, repeats: Repeats, planner: Planner, deadline: float | None
     ) -> Future[Composed]:
         if self._closed:
             raise _closed()
         ledger = Ledger(baseline_macs=self._macs.baseline(num_frames))
-        entry = Entry(VideoWork(held, num_frames, ledger), planner, Future())
+        entry = Entry(VideoWork(held, num_frames, ledger, repeats), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
         entry.future.add_done_callback(partial(self._on_done, ticket))
         self._changed.notify_all()

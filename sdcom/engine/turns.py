@@ -14,6 +14,7 @@ from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.metered import Metered
 from sdcom.engine.places import Places, left_s, too_late
+from sdcom.engine.repeats import Pictures
 from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.threads import result_on, submit_on
 from sdcom.errors import DeadlineExceededError, SettingsError
@@ -40,6 +41,7 @@ class Turns(Protocol):
         self,
         frames_THWC: UInt8Array,
         planner: Planner,
+        pictures_T: Pictures | None = None,
         *,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
@@ -51,6 +53,7 @@ class Turns(Protocol):
         Args:
             frames_THWC: not to be changed before the future is done.
             planner: chooses their widths.
+            pictures_T: what each frame shows; None: each another picture.
             deadline: `time.monotonic()` value after which the answer is not wanted.
             cancellation: cancels the future with its caller, the wait included.
 
@@ -95,6 +98,7 @@ class Apart:
         self,
         frames_THWC: UInt8Array,
         planner: Planner,
+        pictures_T: Pictures | None = None,
         *,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
@@ -108,7 +112,7 @@ class Apart:
                 raise DeadlineExceededError(
                     "the deadline passed before the networks ran; allow a larger deadline_ms"
                 )
-            return compose_video(self.backend, frames_THWC, planner)
+            return compose_video(self.backend, frames_THWC, planner, pictures_T)
 
         future = submit_on(self._workers, run)
         future.add_done_callback(lambda _: begun.set())
@@ -167,13 +171,14 @@ class Together:
         self,
         frames_THWC: UInt8Array,
         planner: Planner,
+        pictures_T: Pictures | None = None,
         *,
         deadline: float | None = None,
         cancellation: Cancellation | None = None,
     ) -> Future[Composed]:
         """Hand over one video's frames, to be run through the composition in batches with others."""
         return self._places.submit(
-            lambda: self._scheduler.submit(frames_THWC, planner, deadline=deadline),
+            lambda: self._scheduler.submit(frames_THWC, planner, pictures_T, deadline=deadline),
             deadline=deadline,
             cancellation=cancellation,
         )

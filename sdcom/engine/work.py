@@ -23,7 +23,7 @@ def lane_macs(lane: Lane, num_units: int, macs: ModelMacs) -> Counter[Part]:
     """
     match lane.stage:
         case Stage.LOOK:
-            each = {Part.STATIC: macs.static, Part.GATE: macs.gate - macs.gate_step}
+            each = {Part.STATIC: macs.static, Part.GATE: macs.gate_embedding}
         case Stage.DECIDE:
             each = {Part.GATE: macs.gate_step * lane.num_frames}
         case Stage.FILL:

@@ -1,6 +1,6 @@
 """A whole file to the frames that are wanted of it: probe, sample, decode, turn, scale, crop.
 
-Legend of shape suffixes: T sampled frames, N frames of the video, H W C as ever.
+Legend of shape suffixes: T sampled frames, K distinct ones, N frames of the video, H W C as ever.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import av
 import av.error
 import numpy as np
+import numpy.typing as npt
 
 from sdcom.affordable import affordable_frames
 from sdcom.cheapest import cheapest_frames
@@ -30,7 +31,15 @@ from sdcom.video.forward import OutOfOrderError
 from sdcom.video.geometry import UInt8Array, center_crop
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import ClipFacts, DecoderName, Progress
-from sdcom.video.probe import VideoIndex, check_dimensions, open_video, orientation_of, probe, read_index
+from sdcom.video.probe import (
+    OpenedVideo,
+    VideoIndex,
+    check_dimensions,
+    open_video,
+    orientation_of,
+    probe,
+    read_index,
+)
 from sdcom.video.rounds import plan_rounds
 from sdcom.video.scale import Scaler
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
@@ -74,14 +83,14 @@ def decode_clip(
         decoders: list[Decoder] = [PyAVDecoder(limits, opened)]
         if decoder == "decord":
             decoders.insert(0, DecordDecoder(limits))
-        read_by, (num_read, size) = use_first_able(
+        read_by, (exact_K, size) = use_first_able(
             decoders,
             source,
             index,
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
-    _spread(frames_T, num_read, out_THWC)
-    return _facts(index, frames_T, size, read_by)
+        num_unreadable = _spread(frames_T, exact_K, out_THWC)
+        return _facts(opened, index, frames_T, size, read_by=read_by, num_unreadable=num_unreadable)
 
 
 def decode_in_rounds(
@@ -125,14 +134,15 @@ def decode_in_rounds(
             for pictures in decoder.read_rounds(source, index, rounds, short_side):
                 num_left -= 1
                 ready, size = _place(pictures, frames_T, out_THWC)
-                yield Progress(_facts(index, frames_T, size), ready, more=num_left > 0)
+                yield Progress(_facts(opened, index, frames_T, size), ready, more=num_left > 0)
         except OutOfOrderError:
             rounds = []
         if not rounds:
             in_time = decoder.read(source, index, np.unique(frames_T), short_side)
-            num_read, size = _fill(in_time, out_THWC)
-            _spread(frames_T, num_read, out_THWC)
-            yield Progress(_facts(index, frames_T, size), tuple(range(len(out_THWC))))
+            exact_K, size = _fill(in_time, out_THWC)
+            num_unreadable = _spread(frames_T, exact_K, out_THWC)
+            facts = _facts(opened, index, frames_T, size, num_unreadable=num_unreadable)
+            yield Progress(facts, tuple(range(len(out_THWC))))
 
 
 def _place(
@@ -147,24 +157,37 @@ def _place(
     return tuple(ready), pictures[0][1].size
 
 
-def _spread(frames_T: Int64Array, num_read: int, out_THWC: UInt8Array) -> None:
+def _spread(frames_T: Int64Array, exact_K: npt.NDArray[np.bool_], out_THWC: UInt8Array) -> int:
     """Bring distinct frames from the first places to all of theirs, if enough are the ones wanted.
 
+    Returns:
+        In how many places is another frame than the one wanted.
+
     Raises:
-        UndecodableVideoError: less than half are.
+        UndecodableVideoError: less than half are the ones wanted.
     """
-    wanted_K = np.unique(frames_T)
+    wanted_K, num_read = np.unique(frames_T), int(exact_K.sum())
     if num_read < _MIN_SHARE_READ * len(wanted_K):
         raise UndecodableVideoError(
             f"only {num_read} of {len(wanted_K)} sampled frames can be decoded; "
             "the file is damaged or cut off"
         )
-    for place, slot in reversed(list(enumerate(np.searchsorted(wanted_K, frames_T).tolist()))):
+    slots_T = np.searchsorted(wanted_K, frames_T)
+    for place, slot in reversed(list(enumerate(slots_T.tolist()))):
         if slot < place:  # what is at `slot` has not been overwritten, as it comes before
             out_THWC[place] = out_THWC[slot]
+    return int((~exact_K[slots_T]).sum())
 
 
-def _facts(index: VideoIndex, frames_T: Int64Array, size: _Size, read_by: DecoderName = "pyav") -> ClipFacts:
+def _facts(
+    opened: OpenedVideo,
+    index: VideoIndex,
+    frames_T: Int64Array,
+    size: _Size,
+    *,
+    read_by: DecoderName = "pyav",
+    num_unreadable: int = 0,
+) -> ClipFacts:
     width, height = size
     return ClipFacts(
         times_s=index.times_s(frames_T),
@@ -175,7 +198,16 @@ def _facts(index: VideoIndex, frames_T: Int64Array, size: _Size, read_by: Decode
         container=index.container,
         codec=index.codec,
         decoder=read_by,
+        num_unreadable_frames=num_unreadable,
+        num_missing_frames=_num_missing(opened.stream.frames, index),
     )
+
+
+def _num_missing(num_listed: int, index: VideoIndex) -> int:
+    """Return how many of the frames that a header lists are not in the file; only MP4's can be trusted."""
+    if index.container != "mp4" or index.storage is None:
+        return 0
+    return max(0, num_listed - len(index.storage.time_P))
 
 
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:
@@ -192,18 +224,18 @@ def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> In
     return cheapest_frames(costs, first_T, center_T, last_T)
 
 
-def _fill(pictures: Iterator[Picture], out_THWC: UInt8Array) -> tuple[int, _Size]:
-    """Crop frames into the first places of `out_THWC`.
+def _fill(pictures: Iterator[Picture], out_THWC: UInt8Array) -> tuple[npt.NDArray[np.bool_], _Size]:
+    """Crop K frames into the first places of `out_THWC`.
 
     Returns:
-        How many are the very frames wanted, and the first one's size.
+        Which are the very frames wanted, shape (K,), and the first one's size.
     """
-    num_exact, sizes = 0, list[_Size]()
+    exact_K, sizes = list[bool](), list[_Size]()
     for slot, picture in enumerate(pictures):
         out_THWC[slot] = center_crop(picture.frame_HWC, out_THWC.shape[1])
-        num_exact += picture.exact
+        exact_K.append(picture.exact)
         sizes.append(picture.size)
-    return num_exact, sizes[0]
+    return np.array(exact_K, dtype=np.bool_), sizes[0]
 
 
 class TrustedVideo:

@@ -31,6 +31,8 @@ class DecodedClip:
         container: as `sniff_container` names it.
         codec: FFmpeg's name.
         decoder: which decoder read it.
+        num_unreadable_frames: of the sampled frames, those that could not be read; others stand for them.
+        num_missing_frames: frames that the header lists and a cut-off file lacks, where that is known.
     """
 
     frames_THWC: UInt8Array
@@ -42,6 +44,12 @@ class DecodedClip:
     container: str
     codec: str
     decoder: DecoderName
+    num_unreadable_frames: int
+    num_missing_frames: int
+
+    def pictures(self, order_T: Int64Array) -> list[float]:
+        """Return what each frame shows, in this order: frames of one time are one picture."""
+        return [self.times_s[place] for place in order_T.tolist()]
 
     @classmethod
     def of(cls, frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
@@ -57,6 +65,8 @@ class DecodedClip:
             container=facts.container,
             codec=facts.codec,
             decoder=facts.decoder,
+            num_unreadable_frames=facts.num_unreadable_frames,
+            num_missing_frames=facts.num_missing_frames,
         )
 
 
@@ -70,7 +80,7 @@ class ClipOnDemand:
         decode_s: seconds that the first one took.
 
     Attributes:
-        clip: its facts, and the frames that are there; the others are black.
+        clip: its facts as known by now, and the frames that are there; the others are black.
         decode_s: seconds that the decoder has been waited for.
         num_ready: frames that are there.
     """
@@ -128,6 +138,7 @@ class ClipOnDemand:
         places = list(progress.ready)
         if self._ready.issuperset(places):
             raise self._worker.caught_lying()
+        self.clip = DecodedClip.of(self.clip.frames_THWC, progress.facts)
         self.clip.frames_THWC[places] = self._worker.frames_THWC[places]
         self._ready.update(places)
         self._more = progress.more

@@ -34,7 +34,7 @@ _REJECTIONS: dict[str, type[VideoRejectedError]] = {
     kind.__name__: kind for kind in (UndecodableVideoError, UnsupportedContainerError, VideoLimitError)
 }
 _OUT_OF_MEMORY = "OutOfMemory"
-_MAX_TEXT = 2000
+_MAX_TEXT, _TOO_MANY = 2000, 1 << 31
 
 
 class BrokenAnswerError(Exception):
@@ -54,6 +54,8 @@ class ClipFacts:
         container: as `sniff_container` names it.
         codec: FFmpeg's name.
         decoder: which decoder read it.
+        num_unreadable_frames: of the sampled frames, those that could not be read; others stand for them.
+        num_missing_frames: frames that the header lists and a cut-off file lacks, where that is known.
     """
 
     times_s: tuple[float, ...]
@@ -64,6 +66,8 @@ class ClipFacts:
     container: str
     codec: str
     decoder: DecoderName
+    num_unreadable_frames: int
+    num_missing_frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,13 @@ def _facts(raw: dict[str, Any], num_frames: int) -> ClipFacts:
         container=str(raw["container"])[:32],
         codec=str(raw["codec"])[:32],
         decoder="decord" if raw["decoder"] == "decord" else "pyav",
+        num_unreadable_frames=int(raw["num_unreadable_frames"]),
+        num_missing_frames=int(raw["num_missing_frames"]),
     )
     if len(facts.times_s) != num_frames or not all(map(math.isfinite, (*facts.times_s, facts.duration_s))):
         raise ValueError("times")
+    if not 0 <= facts.num_unreadable_frames < num_frames:  # without one that was read there is no answer
+        raise ValueError(f"{facts.num_unreadable_frames} unreadable frames")
+    if not 0 <= facts.num_missing_frames < _TOO_MANY:
+        raise ValueError(f"{facts.num_missing_frames} missing frames")
     return facts

@@ -136,20 +136,24 @@ class Timing(_message.Message):
     def __init__(self, upload: _Optional[float] = ..., queue: _Optional[float] = ..., decode: _Optional[float] = ..., static: _Optional[float] = ..., gate: _Optional[float] = ..., dynamic: _Optional[float] = ..., fusion: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
 
 class Video(_message.Message):
-    __slots__ = ("duration_s", "width", "height", "codec", "container", "decoder")
+    __slots__ = ("duration_s", "width", "height", "codec", "container", "decoder", "num_unreadable_frames", "num_missing_frames")
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNREADABLE_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    NUM_MISSING_FRAMES_FIELD_NUMBER: _ClassVar[int]
     duration_s: float
     width: int
     height: int
     codec: str
     container: str
     decoder: str
-    def __init__(self, duration_s: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., codec: _Optional[str] = ..., container: _Optional[str] = ..., decoder: _Optional[str] = ...) -> None: ...
+    num_unreadable_frames: int
+    num_missing_frames: int
+    def __init__(self, duration_s: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., codec: _Optional[str] = ..., container: _Optional[str] = ..., decoder: _Optional[str] = ..., num_unreadable_frames: _Optional[int] = ..., num_missing_frames: _Optional[int] = ...) -> None: ...
 
 class StreamFramesRequest(_message.Message):
     __slots__ = ("options", "frame")

@@ -18,6 +18,7 @@ from service.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+GUIDE = REPOSITORY / "docs" / "operations.md"
 
 
 def _services() -> dict[str, Any]:
@@ -147,12 +148,19 @@ def test_the_install_script_says_how_it_is_used() -> None:
 
 
 def test_settings_in_the_operators_guide_are_all_of_them_with_their_defaults() -> None:
-    guide = (REPOSITORY / "docs" / "operations.md").read_text()
-    documented = dict(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \| (.*?) \|", guide, re.MULTILINE))
-    assert {name.lower() for name in documented} == set(Settings.model_fields)
+    rows = re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \| (.*?) \|", GUIDE.read_text(), re.MULTILINE)
+    documented = dict(rows)
+    assert sorted(name.lower() for name, _ in rows) == sorted(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         shown = documented[name.upper()].replace(",", "")
         if isinstance(field.default, bool):
             assert shown == str(field.default).lower(), name
         elif isinstance(field.default, int | float):
             assert float(shown.split()[0]) == field.default, name
+        elif field.default is not None:
+            assert shown.split()[0] == str(field.default), name
+
+
+def test_no_other_page_has_a_table_of_settings() -> None:
+    pages = [*GUIDE.parent.rglob("*.md"), REPOSITORY / "README.md"]
+    assert [page for page in pages if re.search(rf"^\| `{PREFIX}", page.read_text(), re.MULTILINE)] == [GUIDE]

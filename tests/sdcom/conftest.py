@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcom.budget import WidthPlan
+from sdcom.engine.backend import Backend
 from sdcom.engine.composed import Planner
 from sdcom.model import Model
 from tests.conftest import TINY_CONFIG
@@ -18,7 +19,7 @@ def patterned_frames(num_frames: int, seed: int, crop: int = TINY_CONFIG.clip.cr
     return coarse.repeat(side, axis=1).repeat(side, axis=2)[:, :crop, :crop].copy()
 
 
-def always(model: Model, choices: Sequence[int]) -> Planner:
+def always(model: Model | Backend, choices: Sequence[int]) -> Planner:
     """Return a planner that takes these choices whatever the gate says."""
     macs_K = model.info.macs.dynamic_by_choice
     plan = WidthPlan(tuple(choices), 0.0, sum(macs_K[choice] for choice in choices))

@@ -99,7 +99,7 @@ def test_an_answer_is_json_from_end_to_end() -> None:
         frames=(FrameResult(0.5, 0.25, "wave", 1 / 3),),
         ledger=Ledger(2 * GIGA, Counter({Part.STATIC: 500_000_000}), Counter({0.25: 1})),
         timing_ms={"decode": 1.5},
-        video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord"),
+        video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord", 0, 0),
     )
     document = json.loads(json.dumps(recognition.to_dict(), allow_nan=False))
     assert document["predictions"] == [{"label": "wave", "index": 2, "score": 0.75}]

@@ -22,6 +22,7 @@ from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.early_exit import compose_until_confident
 from sdcom.engine.ledger import Part
+from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import (
     BudgetBelowFloorError,
@@ -38,7 +39,7 @@ from sdcom.model import Model, save_model
 from sdcom.recognition import GIGA, Budget, Provider, Recognition, softmax
 from sdcom.recognizer import Recognizer, bundled_model_dir
 from sdcom.sampling import Sampling
-from sdcom.video import DecoderPool, TrustedVideo
+from sdcom.video import DecoderPool, TrustedVideo, resize_and_crop
 from sdcom.video.process import WorkerStartError
 from tests.conftest import TINY_CONFIG, lively_networks
 from tests.sdcom.video.videos import encode
@@ -300,6 +301,23 @@ def test_batches_across_videos_say_what_each_alone_would(
         stream.push(frame_HWC)
 
 
+def test_a_video_of_fewer_frames_than_a_clip_pays_for_those_it_has(
+    tiny_model_dir: Path, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    path, macs, num_frames = tmp_path / "three.mp4", recognizer.info.macs, TINY_CONFIG.clip.num_frames
+    path.write_bytes(encode("libx264", "mp4", num_frames=3))
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, batching=True) as batching:
+        batched = batching.recognize(path)
+    whole, fed = recognizer.recognize(path), recognizer.recognize(path, min_confidence=1.0)
+    for answer in (whole, fed, batched):
+        assert len({frame.time_s for frame in answer.frames}) == 3 < len(answer.frames) == num_frames
+        assert answer.ledger.macs[Part.STATIC] == 3 * macs.static
+        filled = {(frame.time_s, frame.width) for frame in answer.frames}
+        assert answer.ledger.macs[Part.DYNAMIC] == sum(macs.dynamic[width] for _, width in filled)
+        assert answer.ledger == whole.ledger
+        assert answer.ledger.baseline_macs == macs.baseline(num_frames)
+
+
 def test_early_exit_keeps_the_deadline_between_frames(tiny_model: Model) -> None:
     frames_THWC = np.zeros((4, 64, 64, 3), np.uint8)
     with pytest.raises(DeadlineExceededError, match="passed after 0 frames"):
@@ -489,9 +507,7 @@ def test_a_streams_floor_counts_the_gate_of_a_sliding_window(recognizer: Recogni
     floor = macs.stream_floor(4)
     assert floor == macs.floor(4) + 4 * 3 * macs.gate_step
     stream = recognizer.open_stream(budget=Budget(gflops=floor / GIGA))
-    for _ in range(4):
-        stream.push(np.zeros((64, 64, 3), np.uint8))
-    costs = [stream.push(np.zeros((64, 64, 3), np.uint8)).ledger for _ in range(4)]
+    costs = [stream.push(np.full((64, 64, 3), level, np.uint8)).ledger for level in range(8)][4:]
     assert sum(cost.total_macs - cost.macs[Part.DYNAMIC] for cost in costs) == floor
     with pytest.raises(FlopsBelowFloorError, match="a stream's floor") as refused:
         recognizer.open_stream(budget=Budget(gflops=(floor - 1) / GIGA))
@@ -526,6 +542,33 @@ def test_frames_of_any_size_make_a_stream(recognizer: Recognizer, clip: Path) ->
         assert 0 < answer.prediction.score <= 1
         assert answer.prediction.label == TINY_CONFIG.labels[answer.prediction.index]
         assert answer.width in TINY_CONFIG.widths
+
+
+def test_a_frame_that_stands_still_costs_a_stream_the_gate_and_fusion_alone(
+    recognizer: Recognizer, clip: Path
+) -> None:
+    macs, num_frames = recognizer.info.macs, TINY_CONFIG.clip.num_frames
+    video, shown = TrustedVideo(clip), [0, 1, 1, 1, 2, 2, 1]
+    frames_NHWC = video.read(np.arange(3), 120)[shown]
+    stream, alone = recognizer.open_stream(), CausalStream(recognizer.backend, 0.0)
+    again = 0
+    for place, frame_HWC in enumerate(frames_NHWC):
+        step = stream.push(frame_HWC)
+        expected = alone.push(resize_and_crop(frame_HWC, TINY_CONFIG.clip))
+        assert (step.width, step.prediction.score) == (
+            expected.width,
+            float(softmax(expected.logits_L).max()),
+        )
+        stands_still = place > 0 and shown[place] == shown[place - 1]
+        again += stands_still
+        assert step.ledger.macs[Part.STATIC] == (0 if stands_still else macs.static)
+        num_steps = 1 if place < num_frames else num_frames
+        embedding = 0 if stands_still else macs.gate_embedding
+        assert step.ledger.macs[Part.GATE] == embedding + num_steps * macs.gate_step
+        assert step.ledger.macs[Part.DYNAMIC] in (
+            {0, macs.dynamic[step.width]} if stands_still else {macs.dynamic[step.width]}
+        )
+    assert again == 3
 
 
 def test_a_stream_refuses_what_is_no_frame_and_goes_on(recognizer: Recognizer) -> None:

@@ -54,6 +54,8 @@ class FakeRecognizer:
     gate: threading.Event = field(default_factory=threading.Event)
     warmth: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
+    num_unreadable_frames: int = 0
+    num_missing_frames: int = 0
     received: list[bytes] = field(default_factory=list)
     budgets: list[Budget | None] = field(default_factory=list)
     confidences: list[float | None] = field(default_factory=list)
@@ -105,7 +107,9 @@ class FakeRecognizer:
             frames=(FrameResult(0.1, 0.25, "wave", 1 / 3),),
             ledger=ledger,
             timing_ms=dict.fromkeys(("queue", "decode", "static", "gate", "dynamic", "fusion"), 1.0),
-            video=VideoFacts(1.5, 320, 240, "mp4", "h264", "decord"),
+            video=VideoFacts(
+                1.5, 320, 240, "mp4", "h264", "decord", self.num_unreadable_frames, self.num_missing_frames
+            ),
         )
         composed = Future[Composed]()
         composed.set_result(Composed(np.zeros((1, 2), np.float32), WidthPlan((0,), 0.0, 0), ledger))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sdcom.errors import OverloadedError
 from service.admission import Admission
+from service.errors import retry_after_s
 
 
 @pytest.fixture
@@ -129,6 +130,34 @@ async def test_whose_answer_would_come_after_his_deadline_is_refused_at_once(
                 pass
             assert caught.value.retry_after_s == pytest.approx(10 * num_before, rel=0.01)
     admission.join()
+
+
+@pytest.mark.parametrize(
+    ("turn_s", "takes", "again"),
+    [
+        (0.0001, "about 1 ms,", "in about 1 s"),
+        (0.06, "about 120 ms,", "in about 1 s"),
+        (1.4, r"about 2\.8 s,", "in about 2 s"),
+    ],
+)
+async def test_short_times_are_told_in_words_that_mean_something(
+    turn_s: float, takes: str, again: str
+) -> None:
+    admission = await timed(Clock(), turn_s=turn_s, rest_s=0)
+    async with before(admission, 1):
+        with pytest.raises(OverloadedError, match=f"{takes}.*{again}$") as caught, admission.admitted(0):
+            pass
+        assert again == f"in about {retry_after_s(caught.value)} s", "as the header says"
+    admission.join()
+
+
+async def test_a_house_full_of_uploads_does_not_say_to_try_again_at_once(admission: Admission) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(admission.admitted())
+        await admission.run(returning("quick"))
+        with pytest.raises(OverloadedError, match=r"in about 1 s$"), admission.admitted():
+            pass
 
 
 async def test_slow_uploads_alone_make_nobody_late() -> None:

@@ -14,9 +14,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sdcom.__main__ import _table, app
+from sdcom.__main__ import _line, _table, app
 from sdcom.checkpoint import INFO_FILE, load_info, write_info
 from sdcom.errors import InvalidParameterError
+from sdcom.recognizer import Recognizer
+from tests.sdcom.video.test_damage import cut_off, damaged
 from tests.sdcom.video.videos import encode
 
 
@@ -106,6 +108,29 @@ def test_brackets_in_a_files_name_are_shown_as_they_are() -> None:
     assert shown.getvalue().count(file.name) == 2
 
 
+def test_a_damaged_file_is_told_in_json_and_on_a_terminal(tiny_model_dir: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "sound.mp4", tmp_path / "damaged.mp4", tmp_path / "cut.mp4"]
+    data = encode(num_frames=40, options={"g": "1", "bf": "0"})
+    files[0].write_bytes(data)
+    files[1].write_bytes(damaged(data, 0, 12))
+    files[2].write_bytes(cut_off(40, 30))
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1) as recognizer:
+        whole = [recognizer.recognize(file) for file in files]
+        early = [recognizer.recognize(file, min_confidence=1.0) for file in files]
+    for answers in (whole, early):
+        sound, hurt, cut = (_line(files[0], answer)["video"] for answer in answers)
+        assert (
+            sound["num_unreadable_frames"] == sound["num_missing_frames"] == hurt["num_missing_frames"] == 0
+        )
+        assert hurt["num_unreadable_frames"] > 0
+        assert cut["num_missing_frames"] == 10
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(_table(list(zip(files, whole, strict=True))))
+    assert f"damaged: {hurt['num_unreadable_frames']} of the sampled frames unreadable" in shown.getvalue()
+    assert f"cut off: the last {cut['num_missing_frames']} frames missing" in shown.getvalue()
+    assert shown.getvalue().count("damaged:") == shown.getvalue().count("cut off:") == 1
+
+
 def test_budgets_that_cannot_be_kept_are_one_line(tiny_model_dir: Path, clip: Path) -> None:
     both = run("recognize", "--model", tiny_model_dir, "--budget", 0.5, "--max-gflops", 3, clip)
     assert both.returncode == 1
@@ -132,6 +157,18 @@ def test_info_prints_networks_costs_and_calibration(
         "clap, jump, wave",
     ):
         assert word in shown.output
+
+
+def test_the_floor_that_info_prints_is_enough_as_a_budget(tiny_model_dir: Path, clip: Path) -> None:
+    info = load_info(tiny_model_dir)
+    floor = info.macs.floor(info.config.clip.num_frames)
+    assert round(floor / 1e9, 4) < floor / 1e9, "rounded to the nearest it would not be"
+    shown = CliRunner().invoke(app, ["info", str(tiny_model_dir)], env={"COLUMNS": "200"}).output
+    printed = re.search(r"floor: every frame at width 0 +([\d.]+)", shown)
+    assert printed is not None
+    ended = run("recognize", "--model", tiny_model_dir, "--max-gflops", printed[1], clip)
+    assert ended.returncode == 0, ended.stdout
+    assert json.loads(ended.stdout)["compute"]["gflops"] == floor / 1e9
 
 
 def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_listed(

@@ -29,6 +29,7 @@ def test_every_metric_has_its_published_name() -> None:
     metrics.request_done("http", "ok")
     metrics.request_rejected("too-large")
     metrics.decode_failed("crash")
+    metrics.damaged_video_answered()
     metrics.worker_restarted("crash")
     metrics.video_answered({"decode": 10.0, "total": 20.0})
     text = generate_latest(metrics.registry).decode()
@@ -43,6 +44,7 @@ def test_every_metric_has_its_published_name() -> None:
         "sdcom_in_flight 0.0",
         'sdcom_rejected_total{reason="too-large"} 1.0',
         'sdcom_decode_failures_total{reason="crash"} 1.0',
+        "sdcom_damaged_videos_total 1.0",
         'sdcom_decode_worker_restarts_total{reason="crash"} 1.0',
         'sdcom_model_info{model="tiny@0"} 1.0',
         'sdcom_provider_info{provider="torch-cpu",version="2.7.0"} 1.0',

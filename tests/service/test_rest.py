@@ -286,6 +286,23 @@ async def test_work_whose_caller_has_gone_is_dropped_before_it_begins(
     assert recognizer.received == [b"busy", b"busy", b"last"]
 
 
+async def test_who_sends_a_damaged_file_is_told_and_so_are_log_and_metrics(
+    client: httpx.AsyncClient, recognizer: FakeRecognizer, events: LogCapture
+) -> None:
+    told = []
+    for recognizer.num_unreadable_frames in (0, 3):
+        answer = (await client.post("/recognize", content=b"v", headers=VIDEO)).json()
+        told.append(answer["video"]["num_unreadable_frames"])
+    assert told == [0, 3]
+    logged = [event for event in events.entries if event.get("outcome") == "ok"]
+    assert [event.get("unreadable_frames") for event in logged] == [None, 3]
+    assert "sdcom_damaged_videos_total 1.0\n" in (await client.get("/metrics")).text
+    recognizer.num_unreadable_frames, recognizer.num_missing_frames = 0, 40
+    answer = (await client.post("/recognize", content=b"v", headers=VIDEO)).json()
+    assert answer["video"]["num_missing_frames"] == events.entries[-1]["missing_frames"] == 40
+    assert "sdcom_damaged_videos_total 2.0\n" in (await client.get("/metrics")).text
+
+
 async def test_the_ledger_sums_exactly(client: httpx.AsyncClient, engine: Engine) -> None:
     answers = [
         (await client.post("/recognize", content=bytes(size), headers=VIDEO)).json()

@@ -115,6 +115,12 @@ async def test_the_ceiling_is_in_the_answer(stub: Any, engine: Engine) -> None:
     assert limited.compute.max_budget == 0.2
 
 
+async def test_unreadable_and_missing_frames_are_in_the_answer(stub: Any, recognizer: FakeRecognizer) -> None:
+    recognizer.num_unreadable_frames, recognizer.num_missing_frames = 3, 40
+    answer = await stub.Recognize([OPTIONS, *chunks(b"v")])
+    assert (answer.video.num_unreadable_frames, answer.video.num_missing_frames) == (3, 40)
+
+
 async def test_the_options_reach_the_recogniser(stub: Any, recognizer: FakeRecognizer) -> None:
     options = pb.RecognizeOptions(top_k=1, budget=0.25, detail=pb.DETAIL_SUMMARY)
     answer = await stub.Recognize([pb.RecognizeRequest(options=options), *chunks(b"v")])

@@ -138,11 +138,12 @@ def test_a_stream_of_jpeg_files_is_decoded_in_the_jail(server: ServerProcess) ->
         return pb.StreamFramesRequest(frame=pb.InputFrame(jpeg=data))
 
     options = pb.StreamFramesRequest(options=pb.StreamFramesOptions())
-    good = frame(jpeg(paint(1, 320, 240), 1))
+    good, another = (frame(jpeg(paint(number, 320, 240), 1)) for number in (1, 2))
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub: Any = pb_grpc.RecognitionStub(channel)  # type: ignore[no-untyped-call]  # generated
-        first, second = stub.StreamFrames(iter([options, good, good]))
+        first, second, again = stub.StreamFrames(iter([options, good, another, another]))
         assert first.compute.static_macs == second.compute.static_macs > 0
+        assert again.compute.static_macs == 0, "a picture that stands still is computed once"
         answers = stub.StreamFrames(iter([options, good, frame(b"no picture")]))
         assert next(answers).frame_index == 0
         with pytest.raises(grpc.RpcError) as caught:

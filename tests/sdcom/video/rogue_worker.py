@@ -104,7 +104,7 @@ def _hang_up() -> None:
     time.sleep(3600)
 
 
-_GOOD = ClipFacts((0.0,) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav")
+_GOOD = ClipFacts((0.0,) * 16, 1.0, 1, 1, 1, "mp4", "h264", "pyav", 0, 0)
 
 
 def _lie() -> Progress:

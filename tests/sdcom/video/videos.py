@@ -77,6 +77,7 @@ def encode(
     pts: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 25),
     options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
 ) -> bytes:
     """Return a video file whose frame k shows the number k.
 
@@ -90,9 +91,10 @@ def encode(
         pts: a presentation time for each frame in ticks of `time_base`; by default one tick apart.
         time_base: seconds of a tick.
         options: the encoder's.
+        muxing: the muxer's.
     """
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as output:
+    with av.open(buffer, "w", format=container, options=muxing or {}) as output:
         width, height = size if turn % 180 == 0 else size[::-1]
         stream = output.add_stream(
             codec, rate=25, width=width, height=height, pix_fmt=pixel_format, options=options or {}
