@@ -35,7 +35,8 @@ from sdcom.video.clip import decode_clip, sampled_frames
 from sdcom.video.decoders import PyAVDecoder, load_decord
 from sdcom.video.geometry import center_crop, scaled_size
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.probe import VideoIndex, open_video, probe, read_index
+from sdcom.video.opening import open_video
+from sdcom.video.probe import VideoIndex, probe, read_index
 from sdcom.video.sniff import HEAD_BYTES, sniff_container
 from sdcom.video.source import FileView
 

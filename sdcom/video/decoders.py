@@ -14,7 +14,8 @@ from sdcom.video.forward import ForwardReader
 from sdcom.video.geometry import MAX_ASPECT, UInt8Array, scaled_size
 from sdcom.video.limits import DecodeLimits
 from sdcom.video.messages import DecoderName
-from sdcom.video.probe import OpenedVideo, VideoIndex, check_dimensions, orientation_of
+from sdcom.video.opening import OpenedVideo, check_dimensions
+from sdcom.video.probe import VideoIndex, orientation_of
 from sdcom.video.rounds import Round
 from sdcom.video.scale import Scaler
 from sdcom.video.source import FileView

@@ -16,15 +16,8 @@ from av.video.stream import VideoStream
 
 from sdcom.sampling import Int64Array
 from sdcom.video.limits import DecodeLimits
-from sdcom.video.probe import (
-    OpenedVideo,
-    VideoIndex,
-    decode,
-    demux,
-    nothing_decodes,
-    open_video,
-    packet_time,
-)
+from sdcom.video.opening import OpenedVideo, open_video
+from sdcom.video.probe import VideoIndex, decode, demux, nothing_decodes, packet_time
 from sdcom.video.rounds import Leg
 from sdcom.video.source import FileView
 

@@ -7,11 +7,10 @@ when every frame is shown, which is all that sampling needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import NamedTuple, cast
+from typing import cast
 
 import av
 import av.error
@@ -22,22 +21,17 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from sdcom.cheapest import DecodeCosts
-from sdcom.errors import UndecodableVideoError, VideoLimitError
+from sdcom.errors import UndecodableVideoError
 from sdcom.sampling import Int64Array
 from sdcom.video.geometry import Orientation
 from sdcom.video.limits import DecodeLimits
+from sdcom.video.opening import OpenedVideo, open_video, too_long, too_many_frames
 from sdcom.video.references import REFERRED, Reference, reference_reader
 from sdcom.video.source import FileView
 from sdcom.video.storage import Storage, StoredPacket, last_frame_ticks, longest_delay, plainly_ordered
 from sdcom.video.tables import tabled_packets
 
-_DEMUXERS = {"mp4": "mov", "matroska": "matroska", "avi": "avi", "mpegts": "mpegts"}
 _COUNTED = frozenset(["avi"])
-_BUFFER_BYTES = 1 << 16
-_UNDECODED = {"skip_frame": "all"}
-_HASTY = {"mp4": _UNDECODED | {"probesize": str(_BUFFER_BYTES)}, "matroska": _UNDECODED}
-"""Options for FFmpeg while it finds the streams. These containers' headers say what the streams are, so that
-no frame need be decoded to find out, nor read ahead but for Matroska's times of decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,58 +90,6 @@ class VideoIndex:
         return tuple(float(int(tick) * self.time_base) for tick in ticks)
 
 
-class OpenedVideo(NamedTuple):
-    """An open file and its first video stream."""
-
-    container: InputContainer
-    stream: VideoStream
-
-
-@contextmanager
-def open_video(source: FileView, container: str, limits: DecodeLimits) -> Iterator[OpenedVideo]:
-    """Open a file and its first video stream, under limits.
-
-    Raises:
-        UndecodableVideoError: the container cannot be read, or has no video stream with a known decoder.
-        VideoLimitError: the header claims more than the limits allow.
-    """
-    opened = _open(source, container, _HASTY.get(container, {}))
-    if container == "mp4" and any(
-        stream.codec_context is not None and stream.width == 0 for stream in opened.streams.video
-    ):
-        opened.close()
-        opened = _open(source, container, _UNDECODED)  # H.263 may have its size in its frames alone
-    with opened:
-        if not opened.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in opened.streams})) or "none"
-            raise UndecodableVideoError(f"there is no video stream in the file (streams: {kinds})")
-        stream = opened.streams.video[0]
-        if stream.codec_context is None:  # PyAV's types do not say that it can be
-            raise UndecodableVideoError("the video stream's codec is unknown, or has no decoder here")
-        _check_header(opened, stream, limits)
-        # Dimensions can grow inside the stream; the decoder itself must refuse that.
-        # Where a stream does not say how far its frames are reordered, "strict" keeps H.264 from guessing.
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels), "strict": "strict"}
-        stream.codec_context.thread_count = 1
-        yield OpenedVideo(opened, stream)
-
-
-def _open(source: FileView, container: str, options: dict[str, str]) -> InputContainer:
-    try:
-        return av.open(
-            source.rewound(),
-            mode="r",
-            format=_DEMUXERS[container],
-            metadata_errors="ignore",
-            options=options,
-            buffer_size=_BUFFER_BYTES,
-        )
-    except (av.error.FFmpegError, ValueError) as exc:
-        if isinstance(exc, MemoryError):
-            raise
-        raise UndecodableVideoError(f"the {container} container cannot be read: {_reason(exc)}") from exc
-
-
 def probe(source: FileView, container: str, limits: DecodeLimits) -> VideoIndex:
     """Read a file's timeline.
 
@@ -177,7 +119,7 @@ def read_index(source: FileView, opened: OpenedVideo, container: str, limits: De
         raise nothing_decodes(len(packets), codec)
     duration = shown[-1] - shown[0] + last_frame_ticks(shown, packets)
     if duration * time_base > limits.max_duration_s:
-        raise _too_long(float(duration * time_base), limits)
+        raise too_long(float(duration * time_base), limits)
     keyframes = {p.time: p.seek for p in packets if p.is_key and p.time is not None and p.seek is not None}
     keyframe_pts = sorted(keyframes) if seekable else []
     return VideoIndex(
@@ -215,7 +157,7 @@ def _packets(
     for packet in chain([first], coming):
         packets.append(_stored(packet, container, reference_of))
         if len(packets) > limits.max_frames:
-            raise _too_many_frames(len(packets), limits)
+            raise too_many_frames(len(packets), limits)
         reordering_known = reordering_known or bool(decode(packet))
     return packets
 
@@ -272,19 +214,6 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return Orientation.from_display_matrix(bytes(cast("SideData", matrix)))
 
 
-def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:
-    """Raise VideoLimitError if a frame of that size is too small or too large."""
-    if min(width, height) < limits.min_dimension:
-        raise VideoLimitError(
-            f"the video is {width}x{height}; each side must have at least {limits.min_dimension} pixels"
-        )
-    if max(width, height) > limits.max_dimension or width * height > limits.max_pixels:
-        raise VideoLimitError(
-            f"the video is {width}x{height}; the limits are {limits.max_dimension} pixels a side "
-            f"and {limits.max_pixels} pixels a frame"
-        )
-
-
 def _stored(
     packet: av.Packet[VideoStream],
     container: str,
@@ -300,26 +229,3 @@ def _stored(
         has_own_time=packet.pts is not None,
         reference=REFERRED if reference_of is None else reference_of(memoryview(packet)),
     )
-
-
-def _check_header(opened: InputContainer, stream: VideoStream, limits: DecodeLimits) -> None:
-    check_dimensions(stream.width, stream.height, limits)
-    claims = [float((opened.duration or 0) / av.time_base)]
-    if stream.duration and stream.time_base:
-        claims.append(float(stream.duration * stream.time_base))
-    if max(claims) > limits.max_duration_s:
-        raise _too_long(max(claims), limits)
-    if stream.frames > limits.max_frames:
-        raise _too_many_frames(stream.frames, limits)
-
-
-def _too_long(duration_s: float, limits: DecodeLimits) -> VideoLimitError:
-    return VideoLimitError(f"the video lasts {duration_s:.0f} s; the limit is {limits.max_duration_s:.0f} s")
-
-
-def _too_many_frames(num_frames: int, limits: DecodeLimits) -> VideoLimitError:
-    return VideoLimitError(f"the video has at least {num_frames} frames; the limit is {limits.max_frames}")
-
-
-def _reason(exc: Exception) -> str:
-    return getattr(exc, "strerror", None) or str(exc)

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from sdcom.errors import VideoRejectedError
 from sdcom.sampling import Int64Array
-from sdcom.video.clip import TrustedVideo
 from sdcom.video.geometry import UInt8Array
+from sdcom.video.trusted import TrustedVideo
 from training.data.clips import DataError
 from training.data.frames import FrameFolder
 from training.data.shards import SHARD_SUFFIX, PackedClip

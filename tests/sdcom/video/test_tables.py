@@ -13,7 +13,8 @@ import pytest
 
 from sdcom.errors import VideoRejectedError
 from sdcom.video import DecodeLimits
-from sdcom.video.probe import demux, open_video, read_index
+from sdcom.video.opening import open_video
+from sdcom.video.probe import demux, read_index
 from sdcom.video.source import FileView, open_memory_file
 from sdcom.video.storage import StoredPacket
 from sdcom.video.tables import tabled_packets
