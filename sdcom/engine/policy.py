@@ -11,7 +11,7 @@ due. So work waits for a fuller batch only while the device has one to run, and 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -37,16 +37,14 @@ class _Video:
             time; it then yields to all others.
         num_frames: of the video.
         deadline_s: when its answer is no longer wanted.
-        stage: where it is.
-        num_unfinished: frames (or 1, the whole video) of this stage that wait or run.
+        num_unfinished: frames (or 1, the whole video) of its stage that wait or run.
         begun_s: when its first frame went into a batch; None before.
     """
 
     rank: Rank
     num_frames: int
     deadline_s: float
-    stage: Stage = Stage.LOOK
-    num_unfinished: int = 0
+    num_unfinished: int
     begun_s: float | None = None
 
     @property
@@ -126,10 +124,11 @@ class Policy:
                 retry_after_s=max(_LEAST_RETRY_S, self.backlog_s()),
             )
         due_s = min(now_s + self.limits.due_s, deadline_s)
-        video = _Video(Rank(False, due_s, next(self._tickets)), num_frames, deadline_s)
+        shown = _shown(num_frames, repeats)
+        video = _Video(Rank(False, due_s, next(self._tickets)), num_frames, deadline_s, len(shown))
         self._videos[video.ticket] = video
         self._num_frames += num_frames
-        self._enter(video, {Lane(Stage.LOOK): _shown(num_frames, repeats)})
+        self._wait(video, Lane(Stage.LOOK), shown)
         self._check(video, now_s)
         return video.ticket
 
@@ -138,21 +137,23 @@ class Policy:
         video = self._videos.get(ticket)
         if video is None:
             return
-        assert video.stage is Stage.DECIDE
+        assert video.num_unfinished == 0
         assert len(widths) == video.num_frames
-        lanes: dict[Lane, list[int]] = {}
-        for position, width in enumerate(widths):
-            if width > 0:
-                lanes.setdefault(Lane(Stage.FILL, width), []).append(position)
-        self._enter(video, lanes or _whole(Stage.FUSE, video))
+        filled = [position for position, width in enumerate(widths) if width > 0]
+        if not filled:
+            self._wait_whole(video, Stage.FUSE)
+            return
+        video.num_unfinished = len(filled)
+        for width in {widths[position] for position in filled}:
+            positions = [position for position in filled if widths[position] == width]
+            self._wait(video, Lane(Stage.FILL, width), positions)
 
     def drop(self, ticket: int) -> bool:
         """Forget a video, wherever it is; return whether it was in flight. What runs of it is ignored."""
-        video = self._videos.pop(ticket, None)
+        video = self._videos.get(ticket)
         if video is None:
             return False
-        self._apart.discard(ticket)
-        self._num_frames -= video.num_frames
+        self._forget(video)
         for lane in list(self._queues):
             self._queues[lane].remove(video.rank)
             self._leave(lane)
@@ -195,15 +196,15 @@ class Policy:
         After DECIDE such a video waits for `plan`; after FUSE it has left.
         """
         done = []
-        for share in batch.shares:
-            video = self._videos.get(share.ticket)
+        for ticket, positions in batch.shares:
+            video = self._videos.get(ticket)
             if video is None:
                 continue
-            self._apart.discard(share.ticket)
-            video.num_unfinished -= len(share.positions)
+            self._apart.discard(ticket)
+            video.num_unfinished -= len(positions)
             if video.num_unfinished == 0:
-                self._advance(video, now_s)
-                done.append(share.ticket)
+                self._lead_on(video, batch.lane.stage, now_s)
+                done.append(ticket)
         return done
 
     def put_back(self, batch: Batch, *, apart: bool) -> None:
@@ -238,26 +239,32 @@ class Policy:
 
     # --- from stage to stage ---
 
-    def _advance(self, video: _Video, now_s: float) -> None:
+    def _lead_on(self, video: _Video, done: Stage, now_s: float) -> None:
         """Lead on a video whose stage is done. Rounds of frames would lead from FUSE back to LOOK here."""
-        match video.stage:
+        match done:
             case Stage.LOOK:
-                self._enter(video, _whole(Stage.DECIDE, video))
+                self._wait_whole(video, Stage.DECIDE)
             case Stage.FILL:
-                self._enter(video, _whole(Stage.FUSE, video))
+                self._wait_whole(video, Stage.FUSE)
             case Stage.FUSE:
                 self._learn(video, now_s)
-                self.drop(video.ticket)
+                self._forget(video)
 
-    def _enter(self, video: _Video, lanes: Mapping[Lane, Sequence[int]]) -> None:
-        """Begin a stage: the positions that wait in each of its lanes."""
-        video.stage = next(iter(lanes)).stage
-        video.num_unfinished = sum(len(positions) for positions in lanes.values())
-        for lane, positions in lanes.items():
-            self._wait(video, lane, positions)
+    def _wait_whole(self, video: _Video, stage: Stage) -> None:
+        video.num_unfinished = 1
+        self._wait(video, Lane(stage, num_frames=video.num_frames), (0,))
 
     def _wait(self, video: _Video, lane: Lane, positions: Sequence[int]) -> None:
-        self._queues.setdefault(lane, LaneQueue()).add(video.rank, positions)
+        queue = self._queues.get(lane)
+        if queue is None:
+            queue = self._queues[lane] = LaneQueue()
+        queue.add(video.rank, positions)
+
+    def _forget(self, video: _Video) -> None:
+        ticket = video.rank.ticket
+        del self._videos[ticket]
+        self._apart.discard(ticket)
+        self._num_frames -= video.num_frames
 
     def _leave(self, lane: Lane) -> None:
         if not self._queues[lane]:
@@ -289,10 +296,6 @@ class Policy:
         self._next_check_s = min(self._next_check_s, check_s)
 
 
-def _shown(num_frames: int, repeats: Repeats) -> Sequence[int]:
+def _shown(num_frames: int, repeats: Repeats) -> tuple[int, ...]:
     again = {position for _, position in repeats}
-    return [each for each in range(num_frames) if each not in again] if again else range(num_frames)
-
-
-def _whole(stage: Stage, video: _Video) -> dict[Lane, Sequence[int]]:
-    return {Lane(stage, num_frames=video.num_frames): (0,)}
+    return tuple(each for each in range(num_frames) if each not in again) if again else tuple(range(num_frames))

@@ -51,7 +51,7 @@ class LaneQueue:
 
     def __init__(self) -> None:
         self._ranks: list[Rank] = []
-        self._positions: dict[int, list[int]] = {}
+        self._positions: dict[int, tuple[int, ...]] = {}
         self.num_units = 0
 
     def __len__(self) -> int:
@@ -73,18 +73,15 @@ class LaneQueue:
 
     def add(self, rank: Rank, positions: Iterable[int]) -> None:
         """Put work of a video into its place; it may have some here already."""
-        waiting = self._positions.get(rank.ticket)
-        if waiting is None:
+        waiting = self._positions.get(rank.ticket, ())
+        if not waiting:
             insort(self._ranks, rank)
-            waiting = self._positions[rank.ticket] = []
-        self.num_units -= len(waiting)
-        waiting.extend(positions)
-        waiting.sort()
-        self.num_units += len(waiting)
+        self._positions[rank.ticket] = every = tuple(sorted((*waiting, *positions)))
+        self.num_units += len(every) - len(waiting)
 
-    def remove(self, rank: Rank) -> list[int]:
+    def remove(self, rank: Rank) -> tuple[int, ...]:
         """Take all work of a video out; return its positions, none if it has nothing here."""
-        positions = self._positions.pop(rank.ticket, [])
+        positions = self._positions.pop(rank.ticket, ())
         if positions:
             del self._ranks[bisect_left(self._ranks, rank)]
             self.num_units -= len(positions)
@@ -93,21 +90,22 @@ class LaneQueue:
     def take(self, num_units: int, apart: Container[int]) -> tuple[Share, ...]:
         """Take up to so many units out, first due first; a video of `apart` comes alone."""
         shares: list[Share] = []
-        num_emptied = 0
-        for rank in self._ranks:
-            is_apart = rank.ticket in apart
-            if num_units == 0 or (is_apart and shares):
+        num_left, num_emptied = num_units, 0
+        for _, _, ticket in self._ranks:
+            is_apart = ticket in apart
+            if num_left == 0 or (is_apart and shares):
                 break
-            waiting = self._positions[rank.ticket]
-            share = Share(rank.ticket, tuple(waiting[:num_units]))
-            shares.append(share)
-            num_units -= len(share.positions)
-            self.num_units -= len(share.positions)
-            del waiting[: len(share.positions)]
-            if not waiting:
-                del self._positions[rank.ticket]
+            waiting = self._positions[ticket]
+            if len(waiting) <= num_left:
+                del self._positions[ticket]
                 num_emptied += 1
+            else:
+                self._positions[ticket] = waiting[num_left:]
+                waiting = waiting[:num_left]
+            shares.append(Share(ticket, waiting))
+            num_left -= len(waiting)
             if is_apart:
                 break
         del self._ranks[:num_emptied]
+        self.num_units -= num_units - num_left
         return tuple(shares)
