@@ -1,7 +1,8 @@
 """What a batch costs in device time: the scheduler's and the simulator's idea of the machine.
 
-A batch takes a fixed time plus one per frame. The fixed part is what batching saves: large against a
-frame's on a GPU (launches, underfilled cores), next to nothing on a processor.
+A batch takes a fixed time plus one per frame, or what was measured at its size. The fixed part is what
+batching saves: large against a frame's on a GPU (launches, underfilled cores), next to nothing on a
+processor.
 """
 
 from collections.abc import Mapping
@@ -38,14 +39,23 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Seconds of a batch: `fixed_s`, and `frame_s` for each frame, those of whole videos included."""
+    """Seconds of a batch, by its frames, those of whole videos included: a line, unless it is known better.
+
+    Attributes:
+        fixed_s: of every batch.
+        frame_s: for each frame.
+        known_s: of some numbers of frames, where a machine keeps to no line: a kernel made for one size is
+            faster there than for half of it.
+    """
 
     fixed_s: float
     frame_s: float
+    known_s: Mapping[int, float] = field(default_factory=dict)
 
     def seconds(self, num_frames: int) -> float:
         """Return what a batch of this many frames takes."""
-        return self.fixed_s + self.frame_s * num_frames
+        known_s = self.known_s.get(num_frames)
+        return self.fixed_s + self.frame_s * num_frames if known_s is None else known_s
 
 
 _FREE = BatchCost(0.0, 0.0)
@@ -67,7 +77,7 @@ class CostTable:
         return cost.seconds(num_units * lane.num_frames)
 
     def to_rows(self) -> list[dict[str, float | str]]:
-        """Return JSON-ready rows, in milliseconds."""
+        """Return JSON-ready rows of the lines, in milliseconds."""
         return [
             {
                 "stage": stage.label,

@@ -3,30 +3,19 @@
 Shapes: B videos, T frames of each in feeding order, K widths, L labels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
 
 from sdcom.budget import WidthPlan
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Answer, Begun, Float32Array, Gathered, Held, Picked, Room
+from sdcom.engine.backend import Begun, Float32Array, Gathered, Held, Picked, Room
 from sdcom.engine.composed import Composed
 from sdcom.engine.costs import Stage
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.engine.queues import Batch
 from sdcom.engine.repeats import Repeats, first_positions, repeats_of
 
-_NOTHING: Float32Array = np.empty((0, 0), dtype=np.float32)
-
-
-class Timed(Protocol):
-    """Begins a batch, wherever that has to happen, and waits for its end."""
-
-    def __call__(self, begin: Callable[[], Begun[Answer]]) -> tuple[Answer, float]:
-        """Return what came of it, and the seconds that the backend took."""
-        ...
+_UNTIMED: dict[Part, float] = dict.fromkeys(Part, 0.0)
 
 
 @dataclass(slots=True)
@@ -38,9 +27,7 @@ class VideoWork:
         num_frames: that it has.
         ledger: what it has cost so far.
         repeats: frames that show another one's picture; once there is a plan, at the same width, too.
-        gate_logits_TK: the gate's answer; empty before DECIDE.
-        plan: the widths chosen; None before.
-        logits_TL: the answer; empty before FUSE.
+        plan: the widths chosen; None before DECIDE.
         stage_s: its share of the time of every batch that it was in.
         came_s: when it was admitted.
         begun_s: when its first frame went into a batch; None before.
@@ -51,10 +38,8 @@ class VideoWork:
     num_frames: int
     ledger: Ledger
     repeats: Repeats = ()
-    gate_logits_TK: Float32Array = field(default_factory=lambda: _NOTHING)
     plan: WidthPlan | None = None
-    logits_TL: Float32Array = field(default_factory=lambda: _NOTHING)
-    stage_s: dict[Part, float] = field(default_factory=lambda: dict.fromkeys(Part, 0.0))
+    stage_s: dict[Part, float] = field(default_factory=_UNTIMED.copy)
     came_s: float = 0.0
     begun_s: float | None = None
     num_batches: int = 0
@@ -71,12 +56,12 @@ class VideoWork:
         Raises:
             ValueError: the plan does not fit the video or the model.
         """
-        num_frames, widths = self.num_frames, config.widths
-        if len(plan.choices) != num_frames or not set(plan.choices) <= set(range(len(widths))):
+        widths, choices = config.widths, plan.choices
+        if len(choices) != self.num_frames or not 0 <= min(choices) <= max(choices) < len(widths):
             raise ValueError(
-                f"a plan needs {num_frames} choices out of {len(widths)} widths, got {plan.choices}"
+                f"a plan needs {self.num_frames} choices out of {len(widths)} widths, got {choices}"
             )
-        chosen = [widths[choice] for choice in plan.choices]
+        chosen = [widths[choice] for choice in choices]
         self.plan = plan
         self.ledger.lam = plan.lam
         self.ledger.width_counts.update(chosen)
@@ -87,54 +72,38 @@ class VideoWork:
         again = {position for _, position in self.repeats}
         return [0.0 if position in again else width for position, width in enumerate(chosen)]
 
-    def composed(self) -> Composed:
-        """Return the answer, once all stages ran."""
+    def composed(self, logits_TL: Float32Array) -> Composed:
+        """Return the answer, once all stages ran and the last one gave its logits."""
         assert self.plan is not None
         assert self.begun_s is not None
         queue_s = self.begun_s - self.came_s
-        return Composed(self.logits_TL, self.plan, self.ledger, self.stage_s, queue_s)
+        return Composed(logits_TL, self.plan, self.ledger, self.stage_s, queue_s)
 
 
-class Execution:
-    """Runs batches in a room.
+def begin_batch(room: Room, batch: Batch, videos: Sequence[VideoWork]) -> Begun[Float32Array | None]:
+    """Begin a batch in the room where its videos are.
 
     Args:
-        room: where the videos are.
-        timed: begins them.
+        room: where they are.
+        batch: as the policy made it.
+        videos: those of its shares, in their order.
+
+    Returns:
+        What waits for its end: for DECIDE it returns gate logits [B, T, K], for FUSE logits [B, T, L]. A
+        second run replaces what a first one left in the room.
+
+    Raises:
+        Exception: whatever the room raises; what is returned does so, too.
     """
-
-    def __init__(self, room: Room, timed: Timed) -> None:
-        self._room = room
-        self._timed = timed
-
-    def run(self, batch: Batch, videos: Sequence[VideoWork]) -> float:
-        """Compute a batch and keep what it decided or answered; return the backend's seconds.
-
-        Args:
-            batch: as the policy made it.
-            videos: those of its shares, in their order.
-
-        Raises:
-            Exception: whatever the room raises; nothing is kept that a second run would not replace.
-        """
-        match batch.lane.stage:
-            case Stage.LOOK:
-                picked = _picked(batch, videos)
-                _, seconds = self._timed(lambda: self._room.look(picked))
-            case Stage.DECIDE:
-                gathered = _gathered(batch, videos)
-                logits_BTK, seconds = self._timed(lambda: self._room.decide(gathered))
-                for video, logits_TK in zip(videos, logits_BTK, strict=False):
-                    video.gate_logits_TK = logits_TK.copy()  # not a view that keeps all of the batch
-            case Stage.FILL:
-                picked, width = _picked(batch, videos), batch.lane.width
-                _, seconds = self._timed(lambda: self._room.fill(picked, width))
-            case Stage.FUSE:
-                gathered = _gathered(batch, videos)
-                logits_BTL, seconds = self._timed(lambda: self._room.conclude(gathered))
-                for video, logits_TL in zip(videos, logits_BTL, strict=False):
-                    video.logits_TL = logits_TL.copy()
-        return seconds
+    match batch.lane.stage:
+        case Stage.LOOK:
+            return room.look(_picked(batch, videos))
+        case Stage.DECIDE:
+            return room.decide(_gathered(batch, videos))
+        case Stage.FILL:
+            return room.fill(_picked(batch, videos), batch.lane.width)
+        case Stage.FUSE:
+            return room.conclude(_gathered(batch, videos))
 
 
 def _picked(batch: Batch, videos: Sequence[VideoWork]) -> Picked:

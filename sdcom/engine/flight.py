@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
-from sdcom.engine.backend import Held
+from sdcom.engine.backend import Float32Array, Held
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import Stage
 from sdcom.engine.execution import VideoWork
@@ -20,7 +20,7 @@ from sdcom.engine.queues import Batch
 from sdcom.engine.work import PART_TIMED, lane_macs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """A video in flight, whose answer its future is."""
 
@@ -28,10 +28,10 @@ class Entry:
     planner: Planner
     future: Future[Composed]
 
-    def answer(self) -> None:
+    def answer(self, logits_TL: Float32Array) -> None:
         """End with what was computed, unless it was cancelled."""
         if self.future.set_running_or_notify_cancel():
-            self.future.set_result(self.work.composed())
+            self.future.set_result(self.work.composed(logits_TL))
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it was cancelled."""
@@ -109,28 +109,25 @@ class Flight:
             return self.abandon([batch.shares[0].ticket])
         return []
 
-    def ran(
-        self, batch: Batch, entries: Iterable[Entry], seconds: float, now_s: float
-    ) -> list[tuple[int, Entry]]:
+    def ran(self, batch: Batch, entries: Iterable[Entry], seconds: float, now_s: float) -> list[int]:
         """Enter a batch that ran for so many seconds into the books, and lead its videos on.
 
         Returns:
-            Tickets and videos whose stage it ended: after DECIDE they need a plan, after FUSE an answer, and
-            have left.
+            Tickets of the videos whose stage it ended: after DECIDE they need a plan, after FUSE an answer,
+            and have left.
         """
         part, unit_s = PART_TIMED[batch.lane.stage], seconds / batch.num_units
-        unit_macs = lane_macs(batch.lane, 1, self._macs)
+        unit_macs = lane_macs(batch.lane, 1, self._macs).items()
         for share, entry in zip(batch.shares, entries, strict=True):
-            num_units = len(share.positions)
-            for each, count in unit_macs.items():
-                entry.work.ledger.macs[each] += num_units * count
-            entry.work.stage_s[part] += num_units * unit_s
-        self._end_batch(batch, entries)
-        done = [(ticket, self._entries[ticket]) for ticket in self.policy.complete(batch, now_s)]
+            work, num_units = entry.work, len(share.positions)
+            for each, count in unit_macs:
+                work.ledger.macs[each] += num_units * count
+            work.stage_s[part] += num_units * unit_s
+        done = self.policy.complete(batch, now_s)
         if batch.lane.stage is Stage.FUSE:
-            for ticket, entry in done:
+            for ticket in done:
                 del self._entries[ticket]
-                self._leave(entry)
+        self._end_batch(batch, entries)
         return done
 
     def _end_batch(self, batch: Batch, entries: Iterable[Entry]) -> None:

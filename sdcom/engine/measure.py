@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,8 +25,8 @@ def measure_costs(
 ) -> CostTable:
     """Time every stage and width at the smallest and the largest batch, and draw a line through both.
 
-    It warms up as it goes, every bucket between the two as well. A largest batch that does not fit into
-    memory is halved until it does.
+    Where the backend computes only some sizes, each of them is timed, and all warm up with it. A largest
+    batch that does not fit into memory is halved until it does.
 
     Args:
         room: where the backend computes, with nobody in it and for as many videos as are in flight at most;
@@ -47,25 +47,29 @@ def measure_costs(
     for lane in lanes:
         runs_of = _runs_of(room, videos, lane, length)
         time_batch = partial(_time_batch, runs_of, num_repeats, clock)
-        small = sizes.padded(lane, 1)
         large, large_s = _largest_that_fits(time_batch, sizes.most(lane))
-        for between in (size for size in limits.buckets if small < size < large):
-            runs_of(between)()
-        small_s = time_batch(small) if small < large else large_s
-        costs[lane.stage, lane.width] = _line(
-            small * lane.num_frames, small_s, large * lane.num_frames, large_s
-        )
+        smaller = [size for size in limits.buckets or (1,) if size < large]
+        seconds = {size * lane.num_frames: time_batch(size) for size in smaller}
+        seconds[large * lane.num_frames] = large_s
+        costs[lane.stage, lane.width] = _cost(seconds, every_size=bool(limits.buckets))
     for video in videos:
         room.release(video)
     return CostTable(costs)
 
 
-def _line(small: int, small_s: float, large: int, large_s: float) -> BatchCost:
-    """Return the cost of which both are examples; all of it per frame where one size is all there is."""
-    if small >= large:
-        return BatchCost(0.0, large_s / large)
-    frame_s = max(0.0, (large_s - small_s) / (large - small))
-    return BatchCost(max(0.0, large_s - frame_s * large), frame_s)
+def _cost(seconds: Mapping[int, float], *, every_size: bool) -> BatchCost:
+    """Return the line through the least and the most frames; all is per frame where one size is all there is.
+
+    Args:
+        seconds: of batches, by their frames.
+        every_size: these are all sizes that are computed; what they took is kept.
+    """
+    known_s = seconds if every_size else {}
+    small, large = min(seconds), max(seconds)
+    if small == large:
+        return BatchCost(0.0, seconds[large] / large, known_s)
+    frame_s = max(0.0, (seconds[large] - seconds[small]) / (large - small))
+    return BatchCost(max(0.0, seconds[large] - frame_s * large), frame_s, known_s)
 
 
 def _largest_that_fits(time_batch: Callable[[int], float], size: int) -> tuple[int, float]:

@@ -1,8 +1,8 @@
 """Continuous batching: the frames of every video in flight share batches, by stage and by width.
 
-`Scheduler.submit` takes a video into the room where the backend computes, and returns a future. Workers take
-the batches that the policy (`sdcom/engine/policy.py`) picks, and have them computed on the one thread that
-calls the backend. A video is computed as the reference computes it, and its ledger says the same.
+`Scheduler.submit` takes a video into the room where the backend computes, and returns a future. One thread
+takes the batches that the policy (`sdcom/engine/policy.py`) picks, begins them, waits for their ends and
+answers. A video is computed as the reference computes it, and its ledger says the same.
 
 What goes wrong stays with whom it concerns. A batch that fails is run again video by video, so that only the
 culprit fails; one that does not fit into memory is run again at half its size, which is remembered. A
@@ -12,42 +12,44 @@ cancelled future's video, or one whose deadline passed, is not computed any furt
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import PATIENCE_S, Answer, Begun, Held, Room, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Answer, Begun, Float32Array, Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
-from sdcom.engine.execution import Execution, VideoWork
+from sdcom.engine.execution import VideoWork, begin_batch
 from sdcom.engine.flight import Entry, Flight
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.repeats import Pictures, Repeats, repeats_of
-from sdcom.engine.threads import result_on
+from sdcom.engine.threads import fulfil
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
 
 class Scheduler:
-    """A backend and the threads that keep it busy: one calls it, others choose what comes next.
+    """A backend and the thread that keeps it busy.
 
     Args:
-        room: where the backend computes; called from one thread, but for taking videos in.
+        room: where the backend computes; called from that thread, but for taking videos in.
         config: of the model; without temporal shift, which batches of single frames cannot have.
         limits: what may be in flight and in one batch.
         costs: what batches take on this machine; the empty table serves first come, first served.
         clock: seconds; deadlines are values of it.
-        num_in_hand: batches in hand at once. With 1, each is chosen once the last one's results are in. With
-            more, the next ones are chosen and begun, and the last one entered into the books, while the
-            backend computes: for a device that would wait for Python.
-        initializer: called first on the thread that calls the backend.
+        num_in_hand: batches begun at once. With 1, each is chosen once the last one's results are in. With
+            more, the next ones have begun when the first of them is waited for, entered into the books and
+            answered: for a device that would wait for Python meanwhile.
+        initializer: called first on that thread.
         on_batch: called after every batch that ran, with it and the backend's seconds; must not raise.
 
     Raises:
@@ -83,16 +85,14 @@ class Scheduler:
         self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything in flight
         self._flight = Flight(Policy(limits, costs or CostTable()), self._macs, room.release)
-        self._last_ended_s = -math.inf
+        self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._closed = False
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._ready = self._device.submit(initializer or (lambda: None))
-        self._workers = [
-            threading.Thread(target=self._run, name=f"scheduler-{number}", daemon=True)
-            for number in range(num_in_hand)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._num_in_hand = num_in_hand
+        self._last_ended_s = -math.inf
+        self._thread = threading.Thread(
+            target=self._run, args=(initializer or (lambda: None),), name="device", daemon=True
+        )
+        self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -146,16 +146,19 @@ class Scheduler:
         Raises:
             OverloadedError: the scheduler is closed.
         """
-        return result_on(self._device, work)
+        answer: Future[Answer] = Future()
+        with self._changed:
+            if self._closed:
+                raise _closed()
+            self._calls.append((answer, work))
+            self._changed.notify()
+        return answer.result()
 
     def close(self) -> None:
-        """Fail what is in flight with OverloadedError, and end once the batch that runs is through."""
+        """Fail what is in flight with OverloadedError, and end once the batches that run are through."""
         self._end(_closed)
-        if threading.current_thread() in self._workers:  # a future's callback: it cannot wait for itself
-            return
-        for worker in self._workers:
-            worker.join()
-        self._device.shutdown(cancel_futures=True)
+        if threading.current_thread() is not self._thread:  # a future's callback cannot wait for itself
+            self._thread.join()
 
     # --- entering ---
 
@@ -179,7 +182,7 @@ class Scheduler:
         entry = Entry(VideoWork(held, num_frames, ledger, repeats), planner, Future())
         ticket = self._flight.admit(entry, self._clock(), deadline)
         entry.future.add_done_callback(partial(self._on_done, ticket))
-        self._changed.notify_all()
+        self._changed.notify()
         return entry.future
 
     # --- leaving ---
@@ -188,7 +191,6 @@ class Scheduler:
         if future.cancelled():
             with self._changed:
                 left = self._flight.abandon([ticket])
-                self._changed.notify_all()
             for entry in left:
                 entry.future.set_running_or_notify_cancel()
 
@@ -196,82 +198,102 @@ class Scheduler:
         with self._changed:
             self._closed = True
             left = self._flight.abandon_all()
-            self._changed.notify_all()
+            calls, self._calls = self._calls, []
+            self._changed.notify()
         for entry in left:
             entry.fail(error())
+        for answer, _ in calls:
+            answer.set_exception(error())
 
-    # --- the threads ---
+    # --- the thread ---
 
-    def _run(self) -> None:
-        execution = Execution(self._room, self._timed)
+    def _run(self, initializer: Callable[[], object]) -> None:
+        in_hand: deque[_Running] = deque()
         try:
-            self._ready.result()
-            while (step := self._next()) is not None:
-                self._execute(execution, *step)
+            initializer()
+            while self._fill(in_hand):
+                self._finish(in_hand.popleft())
         except BaseException as exc:
             broken = exc
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
             raise
 
-    def _timed(self, begin: Callable[[], Begun[Answer]]) -> tuple[Answer, float]:
-        """Begin a batch on the thread that calls the backend; wait for its end on this one.
+    def _fill(self, in_hand: "deque[_Running]") -> bool:
+        """Begin batches until enough are in hand or nothing waits; return whether there are any."""
+        while len(in_hand) < self._num_in_hand and (step := self._next(or_wait=not in_hand)):
+            batch, entries = step
+            begun_s = self._clock()
+            try:
+                end = begin_batch(self._room, batch, [entry.work for entry in entries])
+            except Exception as exc:  # whatever it is, it is this batch's
+                self._failed(batch, entries, exc)
+            else:
+                in_hand.append(_Running(batch, entries, begun_s, end))
+        return bool(in_hand)
 
-        It takes the backend from when it has begun, or the batch before has ended, if that is later.
+    def _next(self, *, or_wait: bool) -> tuple[Batch, list[Entry]] | None:
+        """Return the next batch and the videos of its shares; None if nothing waits, or at the end.
+
+        Args:
+            or_wait: for work to come, if there is none.
         """
-        begun_s, end = self._device.submit(lambda: (self._clock(), begin())).result()
-        answer = end()
-        with self._changed:
-            ended_s = self._clock()
-            seconds = max(0.0, ended_s - max(begun_s, self._last_ended_s))
-            self._last_ended_s = max(ended_s, self._last_ended_s)
-        return answer, seconds
-
-    def _next(self) -> tuple[Batch, list[Entry]] | None:
-        """Wait for work; return the next batch and the videos of its shares, or None at the end."""
         while True:
             with self._changed:
                 if self._closed:
                     return None
                 now_s = self._clock()
                 expired = self._flight.expire(now_s)
+                calls, self._calls = self._calls, []
                 step = self._flight.next_batch(now_s)
-                if expired:
-                    self._changed.notify_all()
-                elif step is None:
+                if or_wait and not (expired or calls or step):
                     self._changed.wait()
             for entry in expired:
                 entry.fail(DeadlineExceededError("the deadline passed; allow a larger deadline_ms"))
-            if step:
+            for answer, work in calls:
+                fulfil(answer, work)
+            if step or not or_wait:
                 return step
 
-    def _execute(self, execution: Execution, batch: Batch, entries: list[Entry]) -> None:
-        videos = [entry.work for entry in entries]
+    def _finish(self, running: "_Running") -> None:
+        """Wait for a batch's end, and lead its videos on.
+
+        It took the backend from when it had begun, or the batch before had ended, if that was later.
+        """
+        batch, entries = running.batch, running.entries
         try:
-            seconds = execution.run(batch, videos)
+            rows = running.end()
         except Exception as exc:  # whatever it is, it is this batch's
-            with self._changed:
-                left = self._flight.failed(batch, entries, exc)
-                self._changed.notify_all()
-            for entry in left:
-                entry.fail(exc)
+            self._failed(batch, entries, exc)
             return
         with self._changed:
-            done = self._flight.ran(batch, entries, seconds, self._clock())
-            self._changed.notify_all()
+            ended_s = self._clock()
+            seconds = max(0.0, ended_s - max(running.begun_s, self._last_ended_s))
+            self._last_ended_s = ended_s
+            done = set(self._flight.ran(batch, entries, seconds, ended_s))
         self._on_batch(batch, seconds)
+        if rows is None:
+            return
+        answered = zip(batch.shares, entries, rows, strict=False)  # rows beyond are padding
         if batch.lane.stage is Stage.DECIDE:
-            self._plan(done)
-        elif batch.lane.stage is Stage.FUSE:
-            for _, entry in done:
-                entry.answer()
+            self._plan([(share.ticket, entry, row) for share, entry, row in answered if share.ticket in done])
+        else:
+            for share, entry, row in answered:
+                if share.ticket in done:
+                    entry.answer(row.copy())  # not a view that keeps all of the batch
 
-    def _plan(self, decided: Sequence[tuple[int, Entry]]) -> None:
+    def _failed(self, batch: Batch, entries: list[Entry], exc: Exception) -> None:
+        with self._changed:
+            left = self._flight.failed(batch, entries, exc)
+        for entry in left:
+            entry.fail(exc)
+
+    def _plan(self, decided: Sequence[tuple[int, Entry, Float32Array]]) -> None:
         """Plan videos one by one, and let them go on together."""
         planned: list[tuple[int, list[float]]] = []
         failed: list[tuple[int, Exception]] = []
-        for ticket, entry in decided:
+        for ticket, entry, logits_TK in decided:
             try:
-                widths = entry.work.enter_plan(entry.planner(entry.work.gate_logits_TK), self._config)
+                widths = entry.work.enter_plan(entry.planner(logits_TK), self._config)
             except Exception as exc:  # whatever it is, it is this video's
                 failed.append((ticket, exc))
             else:
@@ -280,9 +302,18 @@ class Scheduler:
             for ticket, widths in planned:
                 self._flight.policy.plan(ticket, widths)
             left = [(entry, error) for ticket, error in failed for entry in self._flight.abandon([ticket])]
-            self._changed.notify_all()
         for entry, error in left:
             entry.fail(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch in hand: the videos of its shares, when it began, and what waits for its end."""
+
+    batch: Batch
+    entries: list[Entry]
+    begun_s: float
+    end: Begun[Float32Array | None]
 
 
 def _closed() -> OverloadedError:

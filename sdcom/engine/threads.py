@@ -10,6 +10,16 @@ from sdcom.errors import OverloadedError
 Answer = TypeVar("Answer")
 
 
+def fulfil(answer: Future[Answer], work: Callable[[], Answer]) -> None:
+    """End a future with what work returns or raises, unless it was cancelled before."""
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        answer.set_result(work())
+    except BaseException as exc:
+        answer.set_exception(exc)
+
+
 def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[Answer]:
     """Have work run on a thread when its turn comes, unless its future is cancelled before.
 
@@ -23,21 +33,13 @@ def submit_on(thread: ThreadPoolExecutor, work: Callable[[], Answer]) -> Future[
     """
     answer: Future[Answer] = Future()
 
-    def run() -> None:
-        if not answer.set_running_or_notify_cancel():
-            return
-        try:
-            answer.set_result(work())
-        except BaseException as exc:
-            answer.set_exception(exc)
-
     def end(place: Future[None]) -> None:
         never_ran = _closed() if place.cancelled() else place.exception()
         if never_ran is not None and answer.set_running_or_notify_cancel():
             answer.set_exception(never_ran)
 
     try:
-        place = thread.submit(run)
+        place = thread.submit(fulfil, answer, work)
     except BrokenThreadPool:
         raise
     except RuntimeError as exc:

@@ -6,7 +6,7 @@ import torch
 
 from sdcom.engine.backend import Float32Array, UInt8Array
 from sdcom.engine.costs import MACHINES, Lane, Stage
-from sdcom.engine.limits import Limits
+from sdcom.engine.limits import BatchSizes, Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.on_host import HostRoom
@@ -53,6 +53,21 @@ def test_one_size_for_all_batches_gives_its_time_per_frame() -> None:
     ]
     assert look.fixed_s == 0
     assert look.frame_s == pytest.approx(MACHINES["cpu"].cost_s(Lane(Stage.LOOK), 8) / 8)
+
+
+def test_where_only_some_sizes_are_computed_each_costs_what_it_took_there() -> None:
+    """As on a GPU, where kernels are made for the largest batch alone: half of it takes as long."""
+    now_s = [0.0]
+
+    def before(_stage: Stage, rows: Float32Array | UInt8Array) -> None:
+        now_s[0] += 8 if len(rows) == 8 else 2 * len(rows)
+
+    limits = Limits(max_batch_frames=8, max_batch_videos=8, buckets=(1, 4, 8))
+    room = HostRoom(Watched(NumpyBackend(), before), CONFIG)
+    table = measure_costs(room, CONFIG, limits, clock=lambda: now_s[0])
+    for lane in (Lane(Stage.LOOK), Lane(Stage.DECIDE, num_frames=T)):
+        assert [table.cost_s(lane, size) for size in limits.buckets] == [2, 8, 8]
+    assert BatchSizes(limits, table).best(Lane(Stage.LOOK), 4) == (4, 0.5)
 
 
 def test_a_backend_that_fails_is_heard() -> None:

@@ -1,8 +1,8 @@
 """The scheduler on real threads: same answers as frame by frame, and trouble stays with whom it concerns."""
 
 import threading
-import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcom.engine.backend import Float32Array, UInt8Array
+from sdcom.engine.backend import Begun, Float32Array, Picked, UInt8Array
 from sdcom.engine.costs import MACHINES, Lane, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
@@ -142,17 +142,34 @@ def test_the_backend_is_called_from_one_thread_however_many_batches_are_in_hand(
     assert len(threads) == 1
 
 
-def test_while_the_device_computes_another_batch_is_made_ready() -> None:
-    """The second batch is chosen while the first is stopped on the device: its frames wait in no lane."""
-    turnstile = Turnstile(0)
-    limits = Limits(max_batch_frames=T)
-    with scheduling(Watched(BACKEND, turnstile), limits, num_in_hand=2) as scheduler:
-        futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(3)]
+class Ahead(HostRoom):
+    """A room like a GPU's, that computes beside its caller: looks have begun at once, and end later."""
+
+    def __init__(self, before_end: Callable[[], object]) -> None:
+        super().__init__(BACKEND, CONFIG)
+        self._before_end = before_end
+        self.num_begun = 0
+
+    def look(self, picked: Picked) -> Begun[None]:
+        self.num_begun += 1
+
+        def end() -> None:
+            self._before_end()
+            super(Ahead, self).look(picked)()
+
+        return end
+
+
+@pytest.mark.parametrize("num_in_hand", [1, 2, 3])
+def test_while_the_device_computes_as_many_batches_have_begun_as_may_be_in_hand(num_in_hand: int) -> None:
+    entrance, turnstile = Turnstile(0), Turnstile(0)
+    room, limits = Ahead(turnstile), Limits(max_batch_frames=T)
+    with Scheduler(room, CONFIG, limits, num_in_hand=num_in_hand, initializer=entrance) as scheduler:
+        futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(4)]
+        entrance.let_go()
         turnstile.wait_until_stopped()
-        give_up_at = time.monotonic() + WAIT_S
-        while in_flight(scheduler).num_waiting != {Lane(Stage.LOOK): T}:
-            assert time.monotonic() < give_up_at
-            time.sleep(0.001)
+        assert room.num_begun == num_in_hand
+        assert in_flight(scheduler).num_waiting == {Lane(Stage.LOOK): (4 - num_in_hand) * T}
         turnstile.let_go()
         for seed, future in enumerate(futures):
             assert_same(future.result(WAIT_S), alone(frames(seed), at_price(0)))
