@@ -92,6 +92,10 @@ class Room(Protocol):
     left. `hold` and `release` are for any thread, also while another call runs.
     """
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a batch that has begun is computed while whoever began it goes on."""
+
     def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
         """Take a video in: its RGB crops in feeding order, at most T; they are not changed meanwhile.
 

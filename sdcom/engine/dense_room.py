@@ -150,7 +150,7 @@ class DenseRoom:
         self._decide_on = cache(lambda count: _DecideOn(store, decide, count, config.gate_hidden))
         self._conclude_on = cache(lambda count: _ConcludeOn(store, conclude(count), count))
         self._begin, self._upload = begin, upload
-        self._is_pinned = device == "cuda"
+        self.runs_ahead = device == "cuda"
         self._free: SimpleQueue[int] = SimpleQueue()
         for number in range(1, 1 + num_videos):
             self._free.put(number)
@@ -193,8 +193,10 @@ class DenseRoom:
         return self._answer_by(self._conclude_on(gathered.num_frames), gathered)
 
     def _store_by(self, part: nn.Module, repeat: nn.Module, picked: Picked) -> Begun[None]:
-        length = self._store.num_frames
-        places = [_row(held) * length + each for held, positions in picked.shares for each in positions]
+        length, places = self._store.num_frames, list[int]()
+        for held, positions in picked.shares:
+            first = _row(held) * length
+            places += [first + position for position in positions]
         ends = [self._begin(part, self._padded(places, picked.size))]
         if picked.repeats:
             pairs = [
@@ -202,7 +204,7 @@ class DenseRoom:
                 for held, positions in picked.repeats
                 for first, again in positions
             ]
-            ends.append(self._begin(repeat, torch.tensor(pairs, pin_memory=self._is_pinned)))
+            ends.append(self._begin(repeat, torch.tensor(pairs, pin_memory=self.runs_ahead)))
 
         def ended() -> None:
             for end in ends:
@@ -217,7 +219,7 @@ class DenseRoom:
 
     def _padded(self, numbers: Sequence[int], size: int) -> Tensor:
         """Return the numbers, and nobody's for the rest, where a batch may read them when its turn comes."""
-        padded_N = torch.zeros(size, dtype=torch.int64, pin_memory=self._is_pinned)
+        padded_N = torch.zeros(size, dtype=torch.int64, pin_memory=self.runs_ahead)
         padded_N.numpy()[: len(numbers)] = numbers
         return padded_N
 

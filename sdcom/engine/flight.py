@@ -85,9 +85,9 @@ class Flight:
         """Take out the videos whose deadline has passed."""
         return self.abandon(self.policy.expire(now_s))
 
-    def next_batch(self, now_s: float) -> tuple[Batch, list[Entry]] | None:
-        """Return the batch to run, and the videos of its shares; None if nothing waits."""
-        batch = self.policy.next_batch(now_s)
+    def next_batch(self, now_s: float, *, only_full: bool) -> tuple[Batch, list[Entry]] | None:
+        """Return the batch to run, and the videos of its shares; None as `Policy.next_batch` does."""
+        batch = self.policy.next_batch(now_s, only_full=only_full)
         if batch is None:
             return None
         entries = [self._entries[share.ticket] for share in batch.shares]

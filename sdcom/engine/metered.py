@@ -145,6 +145,7 @@ class _MeteredRoom:
     def __init__(self, metered: Metered, room: Room) -> None:
         self._metered = metered
         self._room = room
+        self.runs_ahead = room.runs_ahead
 
     def hold(self, frames_THWC: UInt8Array, patience_s: float = PATIENCE_S) -> Held:
         return self._room.hold(frames_THWC, patience_s)

@@ -50,6 +50,8 @@ class HostRoom:
         config: of their model.
     """
 
+    runs_ahead = False
+
     def __init__(self, parts: Parts, config: ModelConfig) -> None:
         self._parts = parts
         self._sizes = (

@@ -55,16 +55,18 @@ class Places:
         except BaseException:
             self._give_back()
             raise
-        future.add_done_callback(lambda _: self._give_back())
+        future.add_done_callback(self._give_back)
         if cancellation is not None:
             cancellation.follow(future)
         return future
 
     def _take(self, deadline: float | None, cancellation: Cancellation | None) -> None:
-        place = Future[None]()
         with self._lock:
+            if self._num_free and not self._line:
+                self._num_free -= 1
+                return
+            place = Future[None]()
             self._line.append(place)
-            self._give_out()
         if cancellation is not None:
             cancellation.follow(place)
         try:
@@ -73,17 +75,14 @@ class Places:
             if place.cancel():  # or it came at the last moment
                 raise too_late() from None
 
-    def _give_back(self) -> None:
+    def _give_back(self, _done: Future[Answer] | None = None) -> None:
         with self._lock:
             self._num_free += 1
-            self._give_out()
-
-    def _give_out(self) -> None:
-        while self._num_free and self._line:
-            place = self._line.popleft()
-            if place.set_running_or_notify_cancel():  # False for who has left the line
-                self._num_free -= 1
-                place.set_result(None)
+            while self._num_free and self._line:
+                place = self._line.popleft()
+                if place.set_running_or_notify_cancel():  # False for who has left the line
+                    self._num_free -= 1
+                    place.set_result(None)
 
 
 def _cancelled() -> Future[Answer]:

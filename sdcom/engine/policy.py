@@ -26,6 +26,7 @@ FINISHING = 0.02
 """How much less efficient a batch may be than one of frames not begun, and still go first."""
 
 _LEAST_RETRY_S = 0.1
+_LOOK = Lane(Stage.LOOK)
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Policy:
         video = _Video(Rank(False, due_s, next(self._tickets)), num_frames, deadline_s, len(shown))
         self._videos[video.ticket] = video
         self._num_frames += num_frames
-        self._wait(video, Lane(Stage.LOOK), shown)
+        self._wait(video, _LOOK, shown)
         self._check(video, now_s)
         return video.ticket
 
@@ -145,7 +146,7 @@ class Policy:
             return
         video.num_unfinished = len(filled)
         for width in {widths[position] for position in filled}:
-            positions = [position for position in filled if widths[position] == width]
+            positions = tuple(position for position in filled if widths[position] == width)
             self._wait(video, Lane(Stage.FILL, width), positions)
 
     def drop(self, ticket: int) -> bool:
@@ -174,13 +175,20 @@ class Policy:
 
     # --- the life of a batch ---
 
-    def next_batch(self, now_s: float) -> Batch | None:
-        """Take the batch that helps most out of its queue; None if nothing waits."""
+    def next_batch(self, now_s: float, *, only_full: bool = False) -> Batch | None:
+        """Take the batch that helps most out of its queue; None if nothing waits.
+
+        Args:
+            now_s: when it is begun.
+            only_full: others run before it, so it has time: None if more may come to it until then.
+        """
         if not self._queues:
             return None
         lane = max(self._queues, key=self._preference)
         queue = self._queues[lane]
         num_units, _ = self._sizes.best(lane, queue.num_at_once(self._apart))
+        if only_full and num_units < self._sizes.most(lane):
+            return None
         shares = queue.take(num_units, self._apart)
         self._leave(lane)
         for share in shares:
@@ -252,9 +260,9 @@ class Policy:
 
     def _wait_whole(self, video: _Video, stage: Stage) -> None:
         video.num_unfinished = 1
-        self._wait(video, Lane(stage, num_frames=video.num_frames), (0,))
+        self._wait(video, Lane(stage, 0.0, video.num_frames), (0,))
 
-    def _wait(self, video: _Video, lane: Lane, positions: Sequence[int]) -> None:
+    def _wait(self, video: _Video, lane: Lane, positions: tuple[int, ...]) -> None:
         queue = self._queues.get(lane)
         if queue is None:
             queue = self._queues[lane] = LaneQueue()

@@ -1,7 +1,7 @@
 """One lane's queue: what waits there, by video, first due first; and the batches taken from it."""
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,13 +71,15 @@ class LaneQueue:
         ticket = self.first.ticket
         return len(self._positions[ticket]) if ticket in apart else self.num_units
 
-    def add(self, rank: Rank, positions: Iterable[int]) -> None:
-        """Put work of a video into its place; it may have some here already."""
-        waiting = self._positions.get(rank.ticket, ())
-        if not waiting:
+    def add(self, rank: Rank, positions: tuple[int, ...]) -> None:
+        """Put work of a video, by ascending positions, into its place; it may have some here already."""
+        waiting = self._positions.get(rank.ticket)
+        self.num_units += len(positions)
+        if waiting is None:
             insort(self._ranks, rank)
-        self._positions[rank.ticket] = every = tuple(sorted((*waiting, *positions)))
-        self.num_units += len(every) - len(waiting)
+            self._positions[rank.ticket] = positions
+        else:
+            self._positions[rank.ticket] = tuple(sorted(waiting + positions))
 
     def remove(self, rank: Rank) -> tuple[int, ...]:
         """Take all work of a video out; return its positions, none if it has nothing here."""

@@ -114,6 +114,7 @@ class _AtHand:
         self._free: SimpleQueue[Held] = SimpleQueue()
         for video in videos:
             self._free.put(video)
+        self.runs_ahead = room.runs_ahead
         self.look, self.decide, self.fill, self.conclude = room.look, room.decide, room.fill, room.conclude
 
     def hold(self, _frames_THWC: UInt8Array, _patience_s: float = PATIENCE_S) -> Held:

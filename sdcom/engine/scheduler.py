@@ -36,6 +36,9 @@ from sdcom.engine.repeats import Pictures, Repeats, repeats_of
 from sdcom.engine.threads import fulfil
 from sdcom.errors import DeadlineExceededError, OverloadedError
 
+NUM_EAGER = 2
+"""Batches in hand beyond which others are begun only if they are full: what is not has time to become so."""
+
 
 class Scheduler:
     """A backend and the thread that keeps it busy.
@@ -220,7 +223,7 @@ class Scheduler:
 
     def _fill(self, in_hand: "deque[_Running]") -> bool:
         """Begin batches until enough are in hand or nothing waits; return whether there are any."""
-        while len(in_hand) < self._num_in_hand and (step := self._next(or_wait=not in_hand)):
+        while len(in_hand) < self._num_in_hand and (step := self._next(len(in_hand))):
             batch, entries = step
             begun_s = self._clock()
             try:
@@ -231,12 +234,9 @@ class Scheduler:
                 in_hand.append(_Running(batch, entries, begun_s, end))
         return bool(in_hand)
 
-    def _next(self, *, or_wait: bool) -> tuple[Batch, list[Entry]] | None:
-        """Return the next batch and the videos of its shares; None if nothing waits, or at the end.
-
-        Args:
-            or_wait: for work to come, if there is none.
-        """
+    def _next(self, num_in_hand: int) -> tuple[Batch, list[Entry]] | None:
+        """Return the next batch and the videos of its shares, None if others are in hand or at the end."""
+        or_wait = num_in_hand == 0
         while True:
             with self._changed:
                 if self._closed:
@@ -244,7 +244,7 @@ class Scheduler:
                 now_s = self._clock()
                 expired = self._flight.expire(now_s)
                 calls, self._calls = self._calls, []
-                step = self._flight.next_batch(now_s)
+                step = self._flight.next_batch(now_s, only_full=num_in_hand >= NUM_EAGER)
                 if or_wait and not (expired or calls or step):
                     self._changed.wait()
             for entry in expired:

@@ -26,8 +26,10 @@ MOST_AT_ONCE = 256
 """Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
 MOST_AT_ONCE_ON_PROCESSOR = 32
 """The same for a processor, where larger batches gain nothing and take long to measure."""
-BATCHES_IN_FLIGHT = 16
+BATCHES_IN_FLIGHT = 32
 """Frames of all videos in flight are so many of the largest batches: some for every width (docs/adr/0010)."""
+BATCHES_IN_HAND = 8
+"""Batches begun at once on a device that computes by itself: what it does while Python keeps the books."""
 
 
 class Turns(Protocol):
@@ -140,12 +142,9 @@ class Together:
         backend: of a model without temporal shift; what its batches cost is measured first.
         num_videos: that are in flight at once.
         most_at_once: frames, or videos, of one batch.
-        num_in_hand: batches gathered or handed back while another one is computed.
     """
 
-    def __init__(
-        self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE, num_in_hand: int = 2
-    ) -> None:
+    def __init__(self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE) -> None:
         config = backend.info.config
         num_frames = num_videos * config.clip.num_frames
         limits = Limits(
@@ -163,7 +162,7 @@ class Together:
             config,
             limits,
             costs=measure_costs(room, config, limits),
-            num_in_hand=num_in_hand,
+            num_in_hand=BATCHES_IN_HAND if room.runs_ahead else 1,
             initializer=backend.prepare_thread,
         )
 

@@ -218,6 +218,21 @@ def test_after_a_failure_its_videos_run_one_by_one_and_then_together_again() -> 
     assert [share.ticket for share in together.shares] == tickets
 
 
+@pytest.mark.parametrize("buckets", [(), (4, 8)])
+def test_what_has_time_waits_until_it_is_full(buckets: tuple[int, ...]) -> None:
+    policy = Policy(Limits(max_batch_frames=8, buckets=buckets), MACHINES["h200"])
+    policy.admit(7, 0.0)
+    assert policy.next_batch(0.0, only_full=True) is None
+    policy.admit(3, 0.0)
+    full = policy.next_batch(0.0, only_full=True)
+    assert full is not None
+    assert full.num_units == full.size == 8
+    assert policy.next_batch(0.0, only_full=True) is None
+    rest = policy.next_batch(0.0)
+    assert rest is not None, "it goes when the device would be idle"
+    assert rest.num_units == 2
+
+
 def test_a_full_house_says_when_to_come_back() -> None:
     policy = Policy(Limits(max_frames_in_flight=20), MACHINES["cpu"])
     policy.admit(16, 0.0)

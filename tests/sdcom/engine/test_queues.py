@@ -19,7 +19,7 @@ def test_batches_are_taken_in_the_order_of_rank_and_position_and_those_apart_com
     ranks = [Rank(is_late, due_s, ticket) for ticket, (is_late, due_s, _) in enumerate(videos)]
     for rank, (_, _, positions) in zip(ranks, videos, strict=True):
         for position in sorted(positions, reverse=True):  # as failed batches come back: in any order
-            queue.add(rank, [position])
+            queue.add(rank, (position,))
     frames = [(rank.ticket, p) for rank in sorted(ranks) for p in sorted(videos[rank.ticket][2])]
     for most in takes:
         if not frames:
@@ -43,7 +43,7 @@ def test_removing_a_video_leaves_the_others_as_they_were(
     queue = LaneQueue()
     ranks = [Rank(is_late, due_s, ticket) for ticket, (is_late, due_s, _) in enumerate(videos)]
     for rank, (_, _, positions) in zip(ranks, videos, strict=True):
-        queue.add(rank, positions)
+        queue.add(rank, tuple(sorted(positions)))
     gone = data.draw(st.sets(st.sampled_from(ranks))) if ranks else set()
     for rank in gone:
         assert queue.remove(rank) == tuple(sorted(videos[rank.ticket][2]))

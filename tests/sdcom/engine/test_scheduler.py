@@ -175,6 +175,19 @@ def test_while_the_device_computes_as_many_batches_have_begun_as_may_be_in_hand(
             assert_same(future.result(WAIT_S), alone(frames(seed), at_price(0)))
 
 
+def test_beyond_two_batches_in_hand_what_is_not_full_waits_for_more_frames() -> None:
+    entrance, turnstile = Turnstile(0), Turnstile(0)
+    room, limits = Ahead(turnstile), Limits(max_batch_frames=T)
+    with Scheduler(room, CONFIG, limits, num_in_hand=4, initializer=entrance) as scheduler:
+        futures = [scheduler.submit(frames(seed, T if seed < 2 else 1), at_price(0)) for seed in range(4)]
+        entrance.let_go()
+        turnstile.wait_until_stopped()
+        assert room.num_begun == 2
+        assert in_flight(scheduler).num_waiting == {Lane(Stage.LOOK): 2}
+        turnstile.let_go()
+        assert not wait(futures, WAIT_S).not_done
+
+
 # --- entering ---
 
 
