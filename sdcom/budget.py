@@ -3,25 +3,23 @@
 The gate's choice under a price lam is `argmax_k (log softmax(g)_k - lam * cost_k)`. As lam grows, a frame
 walks down the upper envelope of K straight lines, from the trained choice at lam = 0 to the cheapest
 width, and its cost never rises. So a video's total cost is a falling staircase over the breakpoints of its
-own frames, and the smallest lam that fits a budget is found exactly, by bisection over those breakpoints.
+own frames, and the smallest lam that fits a budget is found exactly, among those breakpoints. Many videos are
+planned at once, each as it would be alone.
 
-Shapes: T frames, K widths.
+Shapes: B videos, T frames, K widths, S steps of a walk.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
 
-class Step(NamedTuple):
-    """From `lam` on (inclusive), the frame takes the width with index `choice`."""
-
-    lam: float
-    choice: int
+_NO_LIMIT = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,11 @@ class Allowance:
         Raises:
             ValueError: a shape does not fit, a logit is not finite, or lam is negative.
         """
-        walks = _walks(gate_logits_TK, self.currency.costs_K)
-        return _first_plan(walks, self.currency.macs_K, _checked_price(lam), self.covers)
+        return plan_together([self], [gate_logits_TK], lam)[0]
+
+    def __call__(self, gate_logits_TK: npt.ArrayLike) -> WidthPlan:
+        """Return the plan of the smallest price that spends no more than is left, as `plan` does."""
+        return self.plan(gate_logits_TK)
 
     def covers(self, plan: WidthPlan) -> bool:
         """Return whether a plan spends no more than is left."""
@@ -113,7 +114,8 @@ def choose_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], lam: flo
     Raises:
         ValueError: a shape does not fit, a logit is not finite, or lam is negative.
     """
-    return _plan_at(_checked_price(lam), _walks(gate_logits_TK, macs_K), macs_K)
+    logits_BTK, lam_B = _checked([gate_logits_TK], macs_K), np.array([_checked_price(lam)])
+    return _plans(_walks(logits_BTK, macs_K), lam_B, macs_K)[0]
 
 
 def fit_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], max_macs: int) -> WidthPlan:
@@ -127,10 +129,37 @@ def fit_widths(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int], max_macs: i
     Raises:
         ValueError: a shape does not fit, a logit is not finite, or nothing fits `max_macs`.
     """
-    walks = _walks(gate_logits_TK, macs_K)
-    if max_macs < len(walks) * min(macs_K):
-        raise ValueError(f"{max_macs=} is below the cheapest plan, {len(walks) * min(macs_K)}")
-    return _first_plan(walks, macs_K, 0.0, lambda plan: plan.macs <= max_macs)
+    logits_BTK = _checked([gate_logits_TK], macs_K)
+    cheapest = logits_BTK.shape[1] * min(macs_K)
+    if max_macs < cheapest:
+        raise ValueError(f"{max_macs=} is below the cheapest plan, {cheapest}")
+    return Allowance(Currency.of_macs(tuple(macs_K)), max_macs).plan(logits_BTK[0])
+
+
+def plan_together(
+    allowances: Sequence[Allowance], gate_logits: Sequence[npt.ArrayLike], lam: float = 0.0
+) -> list[WidthPlan]:
+    """Return what `Allowance.plan` says of each of several videos.
+
+    Args:
+        allowances: in one currency.
+        gate_logits: of each video, [T, K], all of one length.
+        lam: the least price of each.
+
+    Raises:
+        ValueError: a shape does not fit, a logit is not finite, or lam is negative.
+    """
+    currency, lam = allowances[0].currency, _checked_price(lam)
+    walks = _walks(_checked(gate_logits, currency.costs_K), currency.costs_K)
+    lam_B = np.full(len(allowances), lam)
+    for price_K, limits in (
+        (currency.costs_K, [each.left for each in allowances]),
+        (currency.macs_K, [each.macs_left for each in allowances]),
+    ):
+        if any(limit is not None for limit in limits):
+            left_B = np.array([_NO_LIMIT if limit is None else min(limit, _NO_LIMIT) for limit in limits])
+            lam_B = np.maximum(lam_B, _least_lam(walks, price_K, left_B))
+    return _plans(walks, lam_B, currency.macs_K)
 
 
 def _checked_price(lam: float) -> float:
@@ -139,48 +168,83 @@ def _checked_price(lam: float) -> float:
     return lam
 
 
-def _first_plan(
-    walks: Sequence[Sequence[Step]],
-    macs_K: Sequence[int],
-    lam: float,
-    fits: Callable[[WidthPlan], bool],
-) -> WidthPlan:
-    """Return the plan of the smallest price, at least `lam`, that fits; once one does, all dearer ones do."""
-    plan = _plan_at(lam, walks, macs_K)
-    if fits(plan):
-        return plan
-    prices = sorted({step.lam for walk in walks for step in walk if step.lam > lam})
-    first_fit = bisect_left(prices, True, key=lambda price: fits(_plan_at(price, walks, macs_K)))
-    return _plan_at(prices[first_fit], walks, macs_K)
-
-
-def _plan_at(lam: float, walks: Sequence[Sequence[Step]], macs_K: Sequence[int]) -> WidthPlan:
-    choices = tuple(max(step for step in walk if step.lam <= lam).choice for walk in walks)
-    return WidthPlan(choices, lam, sum(macs_K[choice] for choice in choices))
-
-
-def _walks(gate_logits_TK: npt.ArrayLike, macs_K: Sequence[int]) -> list[list[Step]]:
-    logits_TK = np.asarray(gate_logits_TK, dtype=np.float64)
-    if logits_TK.ndim != 2 or logits_TK.shape[1] != len(macs_K):
-        raise ValueError(f"gate logits of shape {logits_TK.shape} do not fit {len(macs_K)} widths")
-    if not np.isfinite(logits_TK).all():
+def _checked(gate_logits: Sequence[npt.ArrayLike], macs_K: Sequence[int]) -> Float64Array:
+    """Return logits [B, T, K] of videos of one length."""
+    logits_BTK = np.asarray(gate_logits, dtype=np.float64)
+    if logits_BTK.ndim != 3 or logits_BTK.shape[2] != len(macs_K):
+        raise ValueError(f"gate logits of shape {logits_BTK.shape[1:]} do not fit {len(macs_K)} widths")
+    if not np.isfinite(logits_BTK).all():
         raise ValueError("gate logits are not finite")
-    cost_K = np.asarray(macs_K, dtype=np.float64) / macs_K[-1]
-    return [_walk(logits_K, cost_K) for logits_K in logits_TK]
+    return logits_BTK
 
 
-def _walk(logits_K: npt.NDArray[np.float64], cost_K: npt.NDArray[np.float64]) -> list[Step]:
-    """Return the upper envelope of the lines `logits_k - lam * cost_k` over lam >= 0.
+class _Walks(NamedTuple):
+    """How frames step down as the price rises.
+
+    Attributes:
+        lam_BTS: from each of these on (inclusive), ascending, the first 0; infinity where a walk has ended.
+        choice_BTS: the frame takes the width of this index.
+    """
+
+    lam_BTS: Float64Array
+    choice_BTS: Int64Array
+
+
+def _walks(logits_BTK: Float64Array, macs_K: Sequence[int]) -> _Walks:
+    """Return the upper envelope of the lines `logits_k - lam * cost_k` over lam >= 0, for each frame.
 
     Softmax's normaliser is the same for every width, so logits serve as well as log-probabilities. Among
     equals the cheaper width wins. Each step's lam is above the last one's, each cost below the last one's.
     """
-    by_cost = [int(k) for k in np.argsort(cost_K, kind="stable")]
-    steps = [Step(0.0, max(by_cost, key=lambda k: logits_K[k]))]
-    while cheaper := [k for k in by_cost if cost_K[k] < cost_K[steps[-1].choice]]:
-        now = steps[-1].choice
-        crossings = [(logits_K[now] - logits_K[k]) / (cost_K[now] - cost_K[k]) for k in cheaper]
-        nearest = min(range(len(cheaper)), key=lambda i: crossings[i])
-        lam = max(float(crossings[nearest]), float(np.nextafter(steps[-1].lam, np.inf)))
-        steps.append(Step(lam, cheaper[nearest]))
-    return steps
+    cost_K = np.asarray(macs_K, dtype=np.float64) / macs_K[-1]
+    by_cost_K = np.argsort(cost_K, kind="stable")
+    cost_K = cost_K[by_cost_K]
+    logits_BTK = logits_BTK[..., by_cost_K]
+    choice_BT1 = logits_BTK.argmax(axis=-1, keepdims=True)
+    lam_BT1 = np.zeros(choice_BT1.shape)
+    lams, choices = [lam_BT1], [choice_BT1]
+    while True:
+        saved_BTK = cost_K[choice_BT1] - cost_K
+        is_cheaper_BTK = saved_BTK > 0
+        if not is_cheaper_BTK.any():
+            break
+        lost_BTK = np.take_along_axis(logits_BTK, choice_BT1, axis=-1) - logits_BTK
+        crossing_BTK = np.full(logits_BTK.shape, np.inf)
+        np.divide(lost_BTK, saved_BTK, out=crossing_BTK, where=is_cheaper_BTK)
+        nearest_BT1 = crossing_BTK.argmin(axis=-1, keepdims=True)
+        crossed_BT1 = np.take_along_axis(crossing_BTK, nearest_BT1, axis=-1)
+        lam_BT1 = np.maximum(crossed_BT1, np.nextafter(lam_BT1, np.inf))
+        choice_BT1 = np.where(np.isfinite(lam_BT1), nearest_BT1, choice_BT1)
+        lams.append(lam_BT1)
+        choices.append(choice_BT1)
+    return _Walks(np.concatenate(lams, axis=-1), by_cost_K[np.concatenate(choices, axis=-1)])
+
+
+def _least_lam(walks: _Walks, price_K: Sequence[int], left_B: Int64Array) -> Float64Array:
+    """Return the smallest lam at which each video spends no more than it may.
+
+    Args:
+        walks: of all frames.
+        price_K: what widths cost; no step of a walk leads to a dearer one.
+        left_B: that may be spent.
+    """
+    price_BTS = np.asarray(price_K, dtype=np.int64)[walks.choice_BTS]
+    most_B1 = price_BTS[..., 0].sum(axis=1, keepdims=True)
+    saved_BTS = -np.diff(price_BTS, prepend=price_BTS[..., :1])  # the first step, at 0, saves nothing
+    lam_BN, saved_BN = (each_BTS.reshape(len(left_B), -1) for each_BTS in (walks.lam_BTS, saved_BTS))
+    ascending_BN = lam_BN.argsort(axis=1)
+    spent_BN = most_B1 - np.take_along_axis(saved_BN, ascending_BN, axis=1).cumsum(axis=1)
+    fits_BN = spent_BN <= left_B[:, None]
+    assert fits_BN[:, -1].all(), "the cheapest plan costs nothing"
+    first_B1 = fits_BN.argmax(axis=1, keepdims=True)
+    least_B1 = np.take_along_axis(lam_BN, np.take_along_axis(ascending_BN, first_B1, axis=1), axis=1)
+    return least_B1[:, 0]
+
+
+def _plans(walks: _Walks, lam_B: Float64Array, macs_K: Sequence[int]) -> list[WidthPlan]:
+    """Return the choices of each video at its price."""
+    step_BT1 = (walks.lam_BTS <= lam_B[:, None, None]).sum(axis=-1, keepdims=True) - 1
+    choice_BT = np.take_along_axis(walks.choice_BTS, step_BT1, axis=-1)[..., 0]
+    macs_B = np.asarray(macs_K, dtype=np.int64)[choice_BT].sum(axis=1)
+    each = zip(choice_BT.tolist(), lam_B.tolist(), macs_B.tolist(), strict=True)
+    return [WidthPlan(tuple(choices), lam, macs) for choices, lam, macs in each]

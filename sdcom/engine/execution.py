@@ -48,14 +48,17 @@ class VideoWork:
         """Return the repeats of what frames at these positions show."""
         return [pair for pair in self.repeats if pair[0] in positions] if self.repeats else []
 
-    def enter_plan(self, plan: WidthPlan, config: ModelConfig) -> list[float]:
+    def enter_plan(self, plan: WidthPlan | Exception, config: ModelConfig) -> list[float]:
         """Take the plan made of the gate's logits; return the width at which to fill each frame.
 
         That is 0 where the dynamic network is not to be run: at width 0, and for repeats.
 
         Raises:
+            Exception: what the planner raised instead of one.
             ValueError: the plan does not fit the video or the model.
         """
+        if isinstance(plan, Exception):
+            raise plan
         widths, choices = config.widths, plan.choices
         if len(choices) != self.num_frames or not 0 <= min(choices) <= max(choices) < len(widths):
             raise ValueError(

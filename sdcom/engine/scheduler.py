@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -23,13 +22,14 @@ import numpy as np
 
 from sdcom.config import ModelConfig
 from sdcom.cost import model_macs
-from sdcom.engine.backend import PATIENCE_S, Answer, Begun, Float32Array, Held, Room, UInt8Array
+from sdcom.engine.backend import PATIENCE_S, Answer, Float32Array, Held, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.costs import CostTable, Stage
 from sdcom.engine.execution import VideoWork, begin_batch
-from sdcom.engine.flight import Entry, Flight
+from sdcom.engine.flight import Entry, Flight, Running
 from sdcom.engine.ledger import Ledger
 from sdcom.engine.limits import Limits
+from sdcom.engine.planning import plan_each
 from sdcom.engine.policy import Policy
 from sdcom.engine.queues import Batch
 from sdcom.engine.repeats import Pictures, Repeats, repeats_of
@@ -211,7 +211,7 @@ class Scheduler:
     # --- the thread ---
 
     def _run(self, initializer: Callable[[], object]) -> None:
-        in_hand: deque[_Running] = deque()
+        in_hand: deque[Running] = deque()
         try:
             initializer()
             while self._fill(in_hand):
@@ -221,7 +221,7 @@ class Scheduler:
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
             raise
 
-    def _fill(self, in_hand: "deque[_Running]") -> bool:
+    def _fill(self, in_hand: deque[Running]) -> bool:
         """Begin batches until enough are in hand or nothing waits; return whether there are any."""
         while len(in_hand) < self._num_in_hand and (step := self._next(len(in_hand))):
             batch, entries = step
@@ -231,7 +231,7 @@ class Scheduler:
             except Exception as exc:  # whatever it is, it is this batch's
                 self._failed(batch, entries, exc)
             else:
-                in_hand.append(_Running(batch, entries, begun_s, end))
+                in_hand.append(Running(batch, entries, begun_s, end))
         return bool(in_hand)
 
     def _next(self, num_in_hand: int) -> tuple[Batch, list[Entry]] | None:
@@ -254,7 +254,7 @@ class Scheduler:
             if step or not or_wait:
                 return step
 
-    def _finish(self, running: "_Running") -> None:
+    def _finish(self, running: Running) -> None:
         """Wait for a batch's end, and lead its videos on.
 
         It took the backend from when it had begun, or the batch before had ended, if that was later.
@@ -288,32 +288,21 @@ class Scheduler:
             entry.fail(exc)
 
     def _plan(self, decided: Sequence[tuple[int, Entry, Float32Array]]) -> None:
-        """Plan videos one by one, and let them go on together."""
+        """Plan videos, and let them go on together."""
+        plans = plan_each([(entry.planner, logits_TK) for _, entry, logits_TK in decided])
         planned: list[tuple[int, list[float]]] = []
         failed: list[tuple[int, Exception]] = []
-        for ticket, entry, logits_TK in decided:
+        for (ticket, entry, _), plan in zip(decided, plans, strict=True):
             try:
-                widths = entry.work.enter_plan(entry.planner(logits_TK), self._config)
+                planned.append((ticket, entry.work.enter_plan(plan, self._config)))
             except Exception as exc:  # whatever it is, it is this video's
                 failed.append((ticket, exc))
-            else:
-                planned.append((ticket, widths))
         with self._changed:
             for ticket, widths in planned:
                 self._flight.policy.plan(ticket, widths)
             left = [(entry, error) for ticket, error in failed for entry in self._flight.abandon([ticket])]
         for entry, error in left:
             entry.fail(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A batch in hand: the videos of its shares, when it began, and what waits for its end."""
-
-    batch: Batch
-    entries: list[Entry]
-    begun_s: float
-    end: Begun[Float32Array | None]
 
 
 def _closed() -> OverloadedError:

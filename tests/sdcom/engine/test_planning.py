@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sdcom.budget import WidthPlan, choose_widths, fit_widths
 from sdcom.checkpoint import ModelInfo
-from sdcom.engine.planning import video_planner
+from sdcom.engine.planning import plan_each, video_planner
 from sdcom.errors import FlopsBelowFloorError
 from sdcom.recognition import GIGA, Budget
 from tests.conftest import TINY_CONFIG
@@ -83,3 +83,26 @@ def test_a_budget_below_the_floor_is_refused_whatever_the_ceiling() -> None:
     for max_budget in (0.0, 0.5, 1.0):
         with pytest.raises(FlopsBelowFloorError):
             video_planner(INFO, Budget(share=0.1), max_budget=max_budget)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), budgets, ceilings, st.booleans()), max_size=8), st.integers(0, 9)
+)
+def test_videos_planned_together_get_what_each_would_alone(
+    videos: list[tuple[int, Budget | None, float, bool]], seed: int
+) -> None:
+    """Of all lengths, some with a planner of their own, some with a gate that lost its mind."""
+    random = np.random.default_rng(0)
+    asked = []
+    for num_frames, budget, max_budget, is_sane in videos:
+        logits_TK = random.normal(scale=3, size=(num_frames, 5)).astype(np.float32)
+        logits_TK[0, 0] = logits_TK[0, 0] if is_sane else np.nan
+        asked.append((video_planner(INFO, budget, max_budget=max_budget), logits_TK))
+        asked.append((lambda logits_TK: choose_widths(logits_TK, MACS_K, 1.0), logits_TK))
+    for (planner, logits_TK), plan in zip(asked, plan_each(asked), strict=True):
+        if isinstance(plan, Exception):
+            with pytest.raises(type(plan), match=str(plan)):
+                planner(logits_TK)
+        else:
+            assert planner(logits_TK) == plan
