@@ -215,7 +215,7 @@ class Scheduler:
         try:
             initializer()
             while self._fill(in_hand):
-                self._finish(in_hand.popleft())
+                self._finish(in_hand)
         except BaseException as exc:
             broken = exc
             self._end(lambda: broken)  # nobody may wait for a thread that is gone
@@ -254,11 +254,12 @@ class Scheduler:
             if step or not or_wait:
                 return step
 
-    def _finish(self, running: Running) -> None:
-        """Wait for a batch's end, and lead its videos on.
+    def _finish(self, in_hand: deque[Running]) -> None:
+        """Wait for the end of the batch in hand that began first, and lead its videos on.
 
         It took the backend from when it had begun, or the batch before had ended, if that was later.
         """
+        running = in_hand.popleft()
         batch, entries = running.batch, running.entries
         try:
             rows = running.end()
@@ -277,6 +278,8 @@ class Scheduler:
         if batch.lane.stage is Stage.DECIDE:
             self._plan([(share.ticket, entry, row) for share, entry, row in answered if share.ticket in done])
         else:
+            if in_hand:  # answers take as long as several batches: those are to have begun
+                self._fill(in_hand)
             for share, entry, row in answered:
                 if share.ticket in done:
                     entry.answer(row.copy())  # not a view that keeps all of the batch

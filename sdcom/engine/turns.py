@@ -26,9 +26,12 @@ MOST_AT_ONCE = 256
 """Frames, or videos, of one batch: enough for the largest GPU (docs/adr/0007-scheduler.md)."""
 MOST_AT_ONCE_ON_PROCESSOR = 32
 """The same for a processor, where larger batches gain nothing and take long to measure."""
-BATCHES_IN_FLIGHT = 32
-"""Frames of all videos in flight are so many of the largest batches: some for every width (docs/adr/0010)."""
-BATCHES_IN_HAND = 8
+BATCHES_IN_FLIGHT = 64
+"""Frames of all videos in flight are so many of the largest batches: enough that a width that one frame of a
+video takes fills batches while others are looked at (docs/adr/0010)."""
+BATCHES_IN_FLIGHT_ON_PROCESSOR = 16
+"""The same for a processor, where fuller batches gain nothing."""
+BATCHES_IN_HAND = 12
 """Batches begun at once on a device that computes by itself: what it does while Python keeps the books."""
 
 
@@ -224,8 +227,12 @@ def turns_for(
         )
     if not batching:
         return Apart(backend, num_workers=num_workers or _default_num_workers(backend))
-    most_at_once = MOST_AT_ONCE_ON_PROCESSOR if on_processor else MOST_AT_ONCE
-    num_in_flight = BATCHES_IN_FLIGHT * most_at_once // backend.info.config.clip.num_frames
+    most_at_once, num_batches = (
+        (MOST_AT_ONCE_ON_PROCESSOR, BATCHES_IN_FLIGHT_ON_PROCESSOR)
+        if on_processor
+        else (MOST_AT_ONCE, BATCHES_IN_FLIGHT)
+    )
+    num_in_flight = num_batches * most_at_once // backend.info.config.clip.num_frames
     return Together(backend, num_videos=max(num_videos, num_in_flight), most_at_once=most_at_once)
 
 
