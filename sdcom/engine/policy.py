@@ -11,7 +11,7 @@ due. So work waits for a fuller batch only while the device has one to run, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -27,6 +27,8 @@ FINISHING = 0.02
 
 _LEAST_RETRY_S = 0.1
 _LOOK = Lane(Stage.LOOK)
+_FOLLOWING: Mapping[Stage, Stage] = {Stage.LOOK: Stage.DECIDE, Stage.FILL: Stage.FUSE}
+"""Where the whole video waits next. Rounds of frames would lead from FUSE back to LOOK here."""
 
 
 @dataclass(slots=True)
@@ -204,6 +206,7 @@ class Policy:
         After DECIDE such a video waits for `plan`; after FUSE it has left.
         """
         done = []
+        following, has_left = _FOLLOWING.get(batch.lane.stage), batch.lane.stage is Stage.FUSE
         for ticket, positions in batch.shares:
             video = self._videos.get(ticket)
             if video is None:
@@ -211,8 +214,12 @@ class Policy:
             self._apart.discard(ticket)
             video.num_unfinished -= len(positions)
             if video.num_unfinished == 0:
-                self._lead_on(video, batch.lane.stage, now_s)
                 done.append(ticket)
+                if following is not None:
+                    self._wait_whole(video, following)
+                elif has_left:
+                    self._learn(video, now_s)
+                    self._forget(video)
         return done
 
     def put_back(self, batch: Batch, *, apart: bool) -> None:
@@ -246,17 +253,6 @@ class Policy:
         return (not queue.first.is_late, score, lane.stage)
 
     # --- from stage to stage ---
-
-    def _lead_on(self, video: _Video, done: Stage, now_s: float) -> None:
-        """Lead on a video whose stage is done. Rounds of frames would lead from FUSE back to LOOK here."""
-        match done:
-            case Stage.LOOK:
-                self._wait_whole(video, Stage.DECIDE)
-            case Stage.FILL:
-                self._wait_whole(video, Stage.FUSE)
-            case Stage.FUSE:
-                self._learn(video, now_s)
-                self._forget(video)
 
     def _wait_whole(self, video: _Video, stage: Stage) -> None:
         video.num_unfinished = 1
@@ -306,4 +302,4 @@ class Policy:
 
 def _shown(num_frames: int, repeats: Repeats) -> tuple[int, ...]:
     again = {position for _, position in repeats}
-    return tuple(each for each in range(num_frames) if each not in again) if again else tuple(range(num_frames))
+    return tuple(each for each in range(num_frames) if each not in again)

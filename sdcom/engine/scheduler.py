@@ -134,7 +134,7 @@ class Scheduler:
         if self._closed:
             raise _closed()
         patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, deadline - self._clock())
-        repeats = repeats_of(pictures_T or ())
+        repeats = repeats_of(pictures_T) if pictures_T else ()
         held = self._room.hold(frames_THWC, patience_s)
         try:
             with self._changed:
