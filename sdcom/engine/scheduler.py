@@ -275,14 +275,16 @@ class Scheduler:
         if rows is None:
             return
         answered = zip(batch.shares, entries, rows, strict=False)  # rows beyond are padding
+        led_on = [(share.ticket, entry, row) for share, entry, row in answered if share.ticket in done]
         if batch.lane.stage is Stage.DECIDE:
-            self._plan([(share.ticket, entry, row) for share, entry, row in answered if share.ticket in done])
-        else:
-            if in_hand:  # answers take as long as several batches: those are to have begun
+            self._plan(led_on)
+            return
+        try:
+            if in_hand:  # to answer takes as long as several batches: they are to have begun
                 self._fill(in_hand)
-            for share, entry, row in answered:
-                if share.ticket in done:
-                    entry.answer(row.copy())  # not a view that keeps all of the batch
+        finally:
+            for _, entry, logits_TL in led_on:
+                entry.answer(logits_TL.copy())  # not a view that keeps all of the batch
 
     def _failed(self, batch: Batch, entries: list[Entry], exc: Exception) -> None:
         with self._changed:
