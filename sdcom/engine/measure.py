@@ -52,9 +52,19 @@ def measure_costs(
         seconds = {size * lane.num_frames: time_batch(size) for size in smaller}
         seconds[large * lane.num_frames] = large_s
         costs[lane.stage, lane.width] = _cost(seconds, every_size=bool(limits.buckets))
+    if length > 1:
+        _warm_up_repeats(room, videos[0], lanes[-1].width, limits.buckets)
     for video in videos:
         room.release(video)
     return CostTable(costs)
+
+
+def _warm_up_repeats(room: Room, video: Held, width: float, buckets: Sequence[int]) -> None:
+    """Have so many frames repeat others, which no batch above does."""
+    for size in buckets:
+        picked = Picked([(video, (0,))], buckets[0], [(video, [(0, 1)] * size)])
+        to_the_end(room.look, picked)
+        to_the_end(room.fill, picked, width)
 
 
 def _cost(seconds: Mapping[int, float], *, every_size: bool) -> BatchCost:

@@ -71,7 +71,7 @@ class CausalStream:
         Args:
             frame_HWC: that.
             allowance: what the dynamic network may spend on it; None is no limit, in MACs.
-            picture: what it shows: computed once among the last T pictures. None is another one.
+            picture: what it shows; each of the last T pictures is computed once. None is another one.
         """
         backend, config, macs = self._backend, self._backend.info.config, self._backend.info.macs
         seen = self._recall(picture)

@@ -6,6 +6,7 @@ Legend of shape suffixes: T sampled frames, K distinct ones, N frames of the vid
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import av
@@ -76,7 +77,15 @@ def decode_clip(
             lambda decoder: _fill(decoder.read(source, index, wanted_K, short_side), out_THWC),
         )
         num_unreadable = _spread(frames_T, exact_K, out_THWC)
-        return _facts(opened, index, frames_T, size, read_by=read_by, num_unreadable=num_unreadable)
+        num_missing = _num_missing(source, opened, index)
+    return _facts(
+        index,
+        frames_T,
+        size,
+        read_by=read_by,
+        num_unreadable=num_unreadable,
+        num_missing=num_missing,
+    )
 
 
 def decode_in_rounds(
@@ -115,19 +124,22 @@ def decode_in_rounds(
         decoder = PyAVDecoder(limits, opened)
         fed_T = frames_T[feeding_order(len(out_THWC), order)]
         rounds = plan_rounds(costs, fed_T) if costs is not None else []
-        num_left = len(rounds)
+        num_left, num_missing = len(rounds), _num_missing(source, opened, index)
+        facts: ClipFacts | None = None
         try:
             for pictures in decoder.read_rounds(source, index, rounds, short_side):
                 num_left -= 1
                 ready, size = _place(pictures, frames_T, out_THWC)
-                yield Progress(_facts(opened, index, frames_T, size), ready, more=num_left > 0)
+                facts = facts or _facts(index, frames_T, size, num_missing=num_missing)
+                yield Progress(facts, ready, more=num_left > 0)
         except OutOfOrderError:
             rounds = []
         if not rounds:
             in_time = decoder.read(source, index, np.unique(frames_T), short_side)
             exact_K, size = _fill(in_time, out_THWC)
             num_unreadable = _spread(frames_T, exact_K, out_THWC)
-            facts = _facts(opened, index, frames_T, size, num_unreadable=num_unreadable)
+            facts = facts or _facts(index, frames_T, size, num_missing=num_missing)
+            facts = replace(facts, num_unreadable_frames=num_unreadable)
             yield Progress(facts, tuple(range(len(out_THWC))))
 
 
@@ -166,13 +178,13 @@ def _spread(frames_T: Int64Array, exact_K: npt.NDArray[np.bool_], out_THWC: UInt
 
 
 def _facts(
-    opened: OpenedVideo,
     index: VideoIndex,
     frames_T: Int64Array,
     size: _Size,
     *,
     read_by: DecoderName = "pyav",
     num_unreadable: int = 0,
+    num_missing: int = 0,
 ) -> ClipFacts:
     width, height = size
     return ClipFacts(
@@ -185,15 +197,19 @@ def _facts(
         codec=index.codec,
         decoder=read_by,
         num_unreadable_frames=num_unreadable,
-        num_missing_frames=_num_missing(opened.stream.frames, index),
+        num_missing_frames=num_missing,
     )
 
 
-def _num_missing(num_listed: int, index: VideoIndex) -> int:
-    """Return how many of the frames that a header lists are not in the file; only MP4's can be trusted."""
-    if index.container != "mp4" or index.storage is None:
+def _num_missing(source: FileView, opened: OpenedVideo, index: VideoIndex) -> int:
+    """Return how many of the frames that a header lists lie behind the file's end; only MP4's says where.
+
+    It may list others that are never shown: those outside an edit, or without a byte.
+    """
+    listed, stored = opened.stream, index.storage
+    if index.container != "mp4" or stored is None or listed.frames <= len(stored.time_P):
         return 0
-    return max(0, num_listed - len(index.storage.time_P))
+    return sum(entry.pos >= source.num_bytes for entry in listed.index_entries)
 
 
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:

@@ -228,6 +228,11 @@ def _facts(raw: dict[str, Any], num_frames: int) -> ClipFacts:
     )
     if len(facts.times_s) != num_frames or not all(map(math.isfinite, (*facts.times_s, facts.duration_s))):
         raise ValueError("times")
+    for number in (facts.num_frames, facts.width, facts.height):
+        if not 0 < number < _TOO_MANY:
+            raise ValueError(f"{number} frames or pixels")
+    if facts.duration_s < 0:
+        raise ValueError(f"a duration of {facts.duration_s} s")
     if not 0 <= facts.num_unreadable_frames < num_frames:  # without one that was read there is no answer
         raise ValueError(f"{facts.num_unreadable_frames} unreadable frames")
     if not 0 <= facts.num_missing_frames < _TOO_MANY:

@@ -1,4 +1,4 @@
-"""What is in a file, found without decoding: limits and timeline.
+"""What is in a file, found without decoding but for AVI: limits and timeline.
 
 Only PyAV probes, with its demuxer forced to the container that the first bytes announce. What comes out says
 when every frame is shown, which is all that sampling needs.

@@ -22,6 +22,7 @@ from sdcom.video.source import FileView
 from sdcom.video.storage import StoredPacket
 
 _SAMPLE_TABLES = (b"mdia", b"minf", b"stbl")
+_OF_FRAGMENTS = (b"moof", b"sidx")
 _MAX_BOXES = 1000
 _MAX_OFFSET = 1 << 28
 """Ticks; FFmpeg takes a table with longer delays for broken."""
@@ -77,7 +78,7 @@ def _times(
     source: FileView, stream: VideoStream, entries: list[IndexEntry]
 ) -> tuple[Int64Array, Int64Array, Int64Array] | None:
     """Return when each sample is shown, but for a constant, and decoded, and for how long, in ticks."""
-    track = _track(source, stream.id)
+    track = None if _is_fragmented(source) else _track(source, stream.id)
     num_packets = len(entries)
     if track is None or num_packets == 0 or num_packets != stream.frames:
         return None
@@ -94,6 +95,14 @@ def _times(
     if duration_P.min() <= 0 or not np.array_equal(np.diff(dts_P), duration_P[:-1]):
         return None
     return dts_P + offset_P, dts_P, duration_P
+
+
+def _is_fragmented(source: FileView) -> bool:
+    """Return whether frames may follow that no table lists: FFmpeg may not have come to them yet."""
+    file = (b"", 0, source.num_bytes)
+    movie = _child(source, file, b"moov")
+    extends = movie is not None and _child(source, movie, b"mvex") is not None
+    return extends or any(box[0] in _OF_FRAGMENTS for box in _children(source, file))
 
 
 def _runs(source: FileView, track: _Box, kind: bytes, num_packets: int) -> Int64Array | None:

@@ -551,7 +551,7 @@ def test_a_frame_that_stands_still_costs_a_stream_the_gate_and_fusion_alone(
     video, shown = TrustedVideo(clip), [0, 1, 1, 1, 2, 2, 1]
     frames_NHWC = video.read(np.arange(3), 120)[shown]
     stream, alone = recognizer.open_stream(), CausalStream(recognizer.backend, 0.0)
-    again = 0
+    again, widths = 0, set[float]()
     for place, frame_HWC in enumerate(frames_NHWC):
         step = stream.push(frame_HWC)
         expected = alone.push(resize_and_crop(frame_HWC, TINY_CONFIG.clip))
@@ -565,10 +565,24 @@ def test_a_frame_that_stands_still_costs_a_stream_the_gate_and_fusion_alone(
         num_steps = 1 if place < num_frames else num_frames
         embedding = 0 if stands_still else macs.gate_embedding
         assert step.ledger.macs[Part.GATE] == embedding + num_steps * macs.gate_step
-        assert step.ledger.macs[Part.DYNAMIC] in (
-            {0, macs.dynamic[step.width]} if stands_still else {macs.dynamic[step.width]}
-        )
+        widths = widths if stands_still else set()
+        assert step.ledger.macs[Part.DYNAMIC] == (0 if step.width in widths else macs.dynamic[step.width])
+        widths.add(step.width)
     assert again == 3
+
+
+def test_a_stream_keeps_no_more_pictures_than_a_clip_has(recognizer: Recognizer) -> None:
+    num_frames, macs = TINY_CONFIG.clip.num_frames, recognizer.info.macs
+    stream, frame_HWC = CausalStream(recognizer.backend, 0.0), np.zeros((64, 64, 3), np.uint8)
+
+    def is_computed(picture: int) -> bool:
+        return stream.push(frame_HWC, picture=picture).ledger.macs[Part.STATIC] == macs.static
+
+    assert all(is_computed(picture) for picture in range(num_frames))
+    assert not is_computed(0)
+    assert is_computed(num_frames), "another one, which takes the oldest one's place"
+    assert is_computed(0)
+    assert not is_computed(num_frames)
 
 
 def test_a_stream_refuses_what_is_no_frame_and_goes_on(recognizer: Recognizer) -> None:

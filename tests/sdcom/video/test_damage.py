@@ -95,6 +95,16 @@ def test_no_frame_is_missing_from_a_whole_mp4_wherever_its_tables_are(
     assert (clip.num_frames, clip.num_missing_frames) == (NUM_FRAMES, 0)
 
 
+@pytest.mark.parametrize(("offset", "number"), [(8, 2000), (12, 40 * 512)], ids=["end", "start"])
+def test_frames_outside_an_edit_are_not_missing(decode: Decode, offset: int, number: int) -> None:
+    data = encode(num_frames=NUM_FRAMES, options={"g": str(GROUP), "bf": "0"})
+    place = data.index(b"elst") + 4 + offset  # an edit's duration, and where it begins
+    clip = decode(data[:place] + number.to_bytes(4) + data[place + 4 :])
+    assert clip.num_frames is not None
+    assert clip.num_frames < NUM_FRAMES
+    assert clip.num_missing_frames == 0
+
+
 def test_a_file_of_which_less_than_half_can_be_read_is_refused(decode: Decode, sound: bytes) -> None:
     with pytest.raises(UndecodableVideoError, match="sampled frames can be decoded"):
         decode(damaged(sound, 2 * GROUP, NUM_FRAMES))

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 
 from sdcom.errors import VideoRejectedError
 from sdcom.video import DecodeLimits
@@ -61,6 +62,37 @@ def patched(box: bytes, offset: int, number: int) -> bytes:
     return data[:place] + number.to_bytes(4) + data[place + 4 :]
 
 
+def hybrid() -> bytes:
+    """Return a file with one group in its tables, the others in fragments, and an index of these before them.
+
+    FFmpeg believes that index, and reads no further until packets are asked for.
+    """
+    noise_NHWC = np.random.default_rng(0).integers(256, size=(24, 240, 320, 3), dtype=np.uint8)
+    with NamedTemporaryFile(suffix=".mp4") as file:
+        muxing = {"movflags": "frag_keyframe+default_base_moof"}
+        with av.open(file.name, "w", format="mp4", options=muxing) as output:
+            stream = output.add_stream("libx264", rate=25, options={"x264-params": X264})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+            for noise_HWC in noise_NHWC:
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(noise_HWC)))
+            output.mux(stream.encode(None))
+        data = Path(file.name).read_bytes()
+    boxes, place = list[tuple[bytes, int]](), 0
+    while place < len(data):
+        boxes.append((data[place + 4 : place + 8], place))
+        place += int.from_bytes(data[place : place + 4])
+    starts = [start for kind, start in boxes if kind == b"moof"]
+    end = next(start for kind, start in boxes if kind == b"mfra")
+    ends = [*starts[1:], end]
+    fragments = [(end - start, 12 * 512, 9 << 28) for start, end in zip(starts, ends, strict=True)]
+    numbers = [0, 1, 12_800, 12 * 512, 0, 0, len(fragments), *(each for row in fragments for each in row)]
+    sizes = [4] * 5 + [2, 2] + [4] * 3 * len(fragments)
+    body = b"".join(number.to_bytes(size) for number, size in zip(numbers, sizes, strict=True))
+    index = (8 + len(body)).to_bytes(4) + b"sidx" + body
+    return data[: starts[0]] + index + data[starts[0] : end]
+
+
 TABLED: dict[str, Callable[[], bytes]] = {
     "closed groups": x264,
     "open groups": lambda: x264(":open-gop=1"),
@@ -75,6 +107,7 @@ TABLED: dict[str, Callable[[], bytes]] = {
 }
 UNSURE: dict[str, Callable[[], bytes]] = {
     "in fragments": lambda: remuxed(x264(), "frag_keyframe+empty_moov"),
+    "in fragments to come": hybrid,
     "cut off": lambda: remuxed(x264(), "faststart")[:-500],
     "frames hidden by an edit": lambda: patched(b"elst", 16, 10 * 512),
     "an empty edit, as it starts late": lambda: x264(pts=range(9, 69)),
@@ -128,6 +161,16 @@ def test_an_index_is_the_same_by_tables_and_by_packets(name: str, monkeypatch: p
 @pytest.mark.parametrize("name", UNSURE)
 def test_tables_that_may_not_be_all_there_is_tell_nothing(name: str) -> None:
     assert told(UNSURE[name]())[0] is None
+
+
+def test_fragments_to_come_are_not_in_the_tables() -> None:
+    data = hybrid()
+    with (
+        open_memory_file("video", data) as file,
+        open_video(FileView(file.fileno(), len(data)), "mp4", DecodeLimits()) as opened,
+    ):
+        assert len(opened.stream.index_entries) == opened.stream.frames < 24
+    assert len(told(data)[1]) == 24
 
 
 def test_damaged_tables_tell_what_the_packets_do_or_nothing() -> None:
