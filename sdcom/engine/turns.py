@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sdcom.cancellation import Cancellation
-from sdcom.engine.backend import Backend, UInt8Array
+from sdcom.engine.backend import Backend, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
+from sdcom.engine.memory import ran_out_of_memory
 from sdcom.engine.metered import Metered
 from sdcom.engine.places import Places, left_s, too_late
 from sdcom.engine.repeats import Pictures
@@ -143,11 +144,14 @@ class Together:
 
     Args:
         backend: of a model without temporal shift; what its batches cost is measured first.
-        num_videos: that are in flight at once.
+        num_videos: that are in flight at once; half as many, and so on, where the device has no memory for
+            them.
         most_at_once: frames, or videos, of one batch.
     """
 
     def __init__(self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE) -> None:
+        backend.prepare_thread()
+        room, num_videos = _room_that_fits(backend, num_videos)
         config = backend.info.config
         num_frames = num_videos * config.clip.num_frames
         limits = Limits(
@@ -156,10 +160,8 @@ class Together:
             max_frames_in_flight=num_frames,
             buckets=backend.buckets,
         )
-        backend.prepare_thread()
         self.backend = Metered(backend)
         self._places = Places(num_videos)  # the scheduler has room for as many
-        room = backend.open_room(num_videos)
         self._scheduler = Scheduler(
             self.backend.meter(room),
             config,
@@ -192,6 +194,17 @@ class Together:
     def close(self) -> None:
         """Fail what is in flight, and end."""
         self._scheduler.close()
+
+
+def _room_that_fits(backend: Backend, num_videos: int) -> tuple[Room, int]:
+    """Return room for so many videos, or for half as many and so on, and their number."""
+    while True:
+        try:
+            return backend.open_room(num_videos), num_videos
+        except Exception as exc:
+            if num_videos == 1 or not ran_out_of_memory(exc):
+                raise
+            num_videos //= 2
 
 
 def turns_for(

@@ -15,7 +15,7 @@ import pytest
 
 from sdcom.budget import WidthPlan, choose_widths
 from sdcom.cancellation import Cancellation
-from sdcom.engine.backend import Looked, UInt8Array
+from sdcom.engine.backend import Looked, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import DenseBackend
@@ -225,6 +225,22 @@ def test_streams_are_counted_as_their_answers_say(turns: Turns, tiny_model: Mode
 def test_measuring_and_warming_up_are_not_counted(tiny_model: Model) -> None:
     turns = Together(TorchBackend(tiny_model), num_videos=3)
     assert turns.backend.executed().total() == 0
+    turns.close()
+
+
+def test_where_memory_is_short_fewer_videos_are_in_flight(tiny_model: Model) -> None:
+    tried = list[int]()
+
+    class SmallBackend(TorchBackend):
+        def open_room(self, num_videos: int, /) -> Room:
+            tried.append(num_videos)
+            if num_videos > 3:
+                raise MemoryError
+            return super().open_room(num_videos)
+
+    turns = Together(SmallBackend(tiny_model), num_videos=13)
+    assert tried == [13, 6, 3]
+    assert len([answer.result(20) for answer in _answers(turns, 8)]) == 8
     turns.close()
 
 
