@@ -139,6 +139,8 @@ def _answers(
             return recognizer.recognize(file, **wishes)
         except SdcomError as error:
             return error
+        except IsADirectoryError:
+            return InvalidParameterError(f"{file} is a folder; name its files: {file}/*")
         except OSError as error:
             return InvalidParameterError(f"cannot read {file}: {error.strerror}")
 

@@ -103,9 +103,9 @@ class FlopsBelowFloorError(BudgetBelowFloorError):
         self, budget_gmacs: float, floor_gmacs: float, baseline_gmacs: float, *, whose: str = "this model's"
     ) -> None:
         # Rounded towards refusal and towards success: the figures advised are enough when asked for.
-        budget = _DOWN.create_decimal_from_float(budget_gmacs)
-        floor = _UP.create_decimal_from_float(floor_gmacs)
-        share = _UP.create_decimal_from_float(floor_gmacs / baseline_gmacs)
+        budget = _DOWN.create_decimal(repr(budget_gmacs))
+        floor = _UP.create_decimal(repr(floor_gmacs))
+        share = _UP.create_decimal(repr(floor_gmacs / baseline_gmacs))
         super().__init__(
             f"a budget of {budget:f} GFLOPs is below {whose} floor of {floor:f} GFLOPs "
             f"(static network, gate and fusion on every frame); ask for max_gflops >= {floor:f} "
@@ -124,7 +124,7 @@ class TimeBelowFloorError(BudgetBelowFloorError):
     """
 
     def __init__(self, budget_ms: float, floor_ms: float) -> None:
-        budget, floor = _DOWN.create_decimal_from_float(budget_ms), _UP.create_decimal_from_float(floor_ms)
+        budget, floor = _DOWN.create_decimal(repr(budget_ms)), _UP.create_decimal(repr(floor_ms))
         super().__init__(
             f"a budget of {budget:f} ms is below the floor of {floor:f} ms that was measured here "
             f"(static network, gate and fusion on every frame); ask for max_ms >= {floor:f}"

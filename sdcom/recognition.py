@@ -34,7 +34,7 @@ class Budget:
     def __post_init__(self) -> None:
         if [self.share, self.gflops, self.ms].count(None) != 2:
             raise InvalidParameterError(
-                "give a budget as one of `budget` (share), `max_gflops` and `max_ms`, not both"
+                "give a budget as only one of `budget` (share), `max_gflops` and `max_ms`"
             )
         if self.share is not None and not 0 <= self.share <= 1:
             raise InvalidParameterError(

@@ -32,7 +32,7 @@ class SpendParameters(BaseModel):
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if [self.budget, self.max_gflops, self.max_ms].count(None) < 2:
-            raise ValueError("give one of `budget`, `max_gflops` and `max_ms`, not both")
+            raise ValueError("give only one of `budget`, `max_gflops` and `max_ms`")
         return self
 
     def spend(self) -> Budget | None:

@@ -204,12 +204,12 @@ def _facts(
 def _num_missing(source: FileView, opened: OpenedVideo, index: VideoIndex) -> int:
     """Return how many of the frames that a header lists lie behind the file's end; only MP4's says where.
 
-    It may list others that are never shown: those outside an edit, or without a byte.
+    It may list others that are never shown: outside an edit, some of which are marked, or without a byte.
     """
     listed, stored = opened.stream, index.storage
     if index.container != "mp4" or stored is None or listed.frames <= len(stored.time_P):
         return 0
-    return sum(entry.pos >= source.num_bytes for entry in listed.index_entries)
+    return sum(entry.pos >= source.num_bytes and not entry.is_discard for entry in listed.index_entries)
 
 
 def sampled_frames(index: VideoIndex, num_frames: int, sampling: Sampling) -> Int64Array:

@@ -75,7 +75,12 @@ def _open(source: FileView, container: str, options: dict[str, str]) -> InputCon
     except (av.error.FFmpegError, ValueError) as exc:
         if isinstance(exc, MemoryError):
             raise
-        raise UndecodableVideoError(f"the {container} container cannot be read: {_reason(exc)}") from exc
+        hint = (
+            "; where an MP4 is cut off, its index (moov) may be what is missing" if container == "mp4" else ""
+        )
+        raise UndecodableVideoError(
+            f"the {container} container cannot be read: {_reason(exc)}{hint}"
+        ) from exc
 
 
 def check_dimensions(width: int, height: int, limits: DecodeLimits) -> None:

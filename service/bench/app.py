@@ -43,7 +43,9 @@ def request(
     *,
     model: ModelOption = None,
     paper: PaperOption = False,
-    sampling: Annotated[Sampling, typer.Option(help="Which frames the composition looks at.")] = "centers",
+    sampling: Annotated[
+        Sampling, typer.Option(help="Which frames the composition looks at.", envvar="SDCOM_SAMPLING")
+    ] = "centers",
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcom.engine.backend import Backend
+from sdcom.errors import InvalidParameterError, VideoRejectedError
 from sdcom.recognition import Budget, Recognition
 from sdcom.recognizer import Recognizer
 from service.bench.decord_frames import decode_with_decord
@@ -45,8 +46,17 @@ def time_requests(
         budgets: of whole compositions, by name; None is the model's default.
         confidences: of early exits, by name.
         num_repeats: turns that count.
+
+    Raises:
+        InvalidParameterError: a file cannot be read in one of the ways.
     """
     info, rows = recognizer.info, list[RequestTime]()
+    for file in files:
+        try:
+            recognizer.recognize(file)
+            _baseline(recognizer.backend, file)
+        except (VideoRejectedError, OSError) as exc:
+            raise InvalidParameterError(f"{file} cannot be timed: {exc}") from exc
     for file in files:
         answers: dict[str, Callable[[], Recognition]] = {
             **{name: partial(recognizer.recognize, file, budget=each) for name, each in budgets.items()},

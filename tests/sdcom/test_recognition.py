@@ -57,7 +57,7 @@ def test_a_larger_share_never_buys_less(one: float, other: float, baseline_macs:
 
 @pytest.mark.parametrize("given_", [{}, {"share": 0.5, "gflops": 3}])
 def test_a_budget_is_a_share_or_gflops_and_not_both(given_: dict[str, float]) -> None:
-    with pytest.raises(InvalidParameterError, match="not both"):
+    with pytest.raises(InvalidParameterError, match="only one"):
         Budget(**given_)
 
 
