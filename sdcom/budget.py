@@ -208,13 +208,14 @@ def _walks(logits_BTK: Float64Array, macs_K: Sequence[int]) -> _Walks:
         is_cheaper_BTK = saved_BTK > 0
         if not is_cheaper_BTK.any():
             break
-        lost_BTK = np.take_along_axis(logits_BTK, choice_BT1, axis=-1) - logits_BTK
         crossing_BTK = np.full(logits_BTK.shape, np.inf)
-        np.divide(lost_BTK, saved_BTK, out=crossing_BTK, where=is_cheaper_BTK)
+        with np.errstate(over="ignore"):  # a crossing beyond all finite prices is at infinity
+            lost_BTK = np.take_along_axis(logits_BTK, choice_BT1, axis=-1) - logits_BTK
+            np.divide(lost_BTK, saved_BTK, out=crossing_BTK, where=is_cheaper_BTK)
         nearest_BT1 = crossing_BTK.argmin(axis=-1, keepdims=True)
         crossed_BT1 = np.take_along_axis(crossing_BTK, nearest_BT1, axis=-1)
         lam_BT1 = np.maximum(crossed_BT1, np.nextafter(lam_BT1, np.inf))
-        choice_BT1 = np.where(np.isfinite(lam_BT1), nearest_BT1, choice_BT1)
+        choice_BT1 = np.where(is_cheaper_BTK.any(axis=-1, keepdims=True), nearest_BT1, choice_BT1)
         lams.append(lam_BT1)
         choices.append(choice_BT1)
     return _Walks(np.concatenate(lams, axis=-1), by_cost_K[np.concatenate(choices, axis=-1)])

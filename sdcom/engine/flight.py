@@ -48,6 +48,17 @@ class Running:
     begun_s: float
     end: Begun[Float32Array | None]
 
+    def rows(self) -> Float32Array | None:
+        """Wait for its end; return the decisions or answers of its videos, padding after them.
+
+        Raises:
+            Exception: whatever the room raises; ValueError if rows are missing.
+        """
+        rows = self.end()
+        if rows is not None and len(rows) < len(self.entries):
+            raise ValueError(f"{len(rows)} rows came back of {len(self.entries)} videos")
+        return rows
+
 
 class Flight:
     """All videos in flight.

@@ -121,7 +121,8 @@ class Scheduler:
             deadline: value of the clock after which the answer is not wanted; None is never.
 
         Returns:
-            A future, which may be cancelled until it is done. It ends with the answer, with what the planner
+            A future, which may be cancelled until it is done. Its callbacks run on the scheduler's thread and
+            must wait for none of its answers. It ends with the answer, with what the planner
             or the backend raised for this video alone, with DeadlineExceededError (noticed between
             batches), or with OverloadedError if the scheduler is closed first.
 
@@ -146,9 +147,13 @@ class Scheduler:
     def call(self, work: Callable[[], Answer]) -> Answer:
         """Run other work on the thread that calls the backend, between batches; return what it returns.
 
+        On that thread itself, in a planner or a future's callback, it runs at once.
+
         Raises:
             OverloadedError: the scheduler is closed.
         """
+        if threading.current_thread() is self._thread:
+            return work()
         answer: Future[Answer] = Future()
         with self._changed:
             if self._closed:
@@ -247,10 +252,12 @@ class Scheduler:
                 step = self._flight.next_batch(now_s, only_full=num_in_hand >= NUM_EAGER)
                 if or_wait and not (expired or calls or step):
                     self._changed.wait()
-            for entry in expired:
-                entry.fail(DeadlineExceededError("the deadline passed; allow a larger deadline_ms"))
             for answer, work in calls:
                 fulfil(answer, work)
+            if calls:
+                self._last_ended_s = self._clock()  # their time is no batch's
+            for entry in expired:
+                entry.fail(DeadlineExceededError("the deadline passed; allow a larger deadline_ms"))
             if step or not or_wait:
                 return step
 
@@ -262,7 +269,7 @@ class Scheduler:
         running = in_hand.popleft()
         batch, entries = running.batch, running.entries
         try:
-            rows = running.end()
+            rows = running.rows()
         except Exception as exc:  # whatever it is, it is this batch's
             self._failed(batch, entries, exc)
             return

@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from sdcom.cancellation import Cancellation
 from sdcom.engine.backend import Backend, Room, UInt8Array
 from sdcom.engine.composed import Composed, Planner
 from sdcom.engine.composition import compose_video
+from sdcom.engine.costs import CostTable
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.memory import ran_out_of_memory
@@ -151,22 +152,15 @@ class Together:
 
     def __init__(self, backend: Backend, *, num_videos: int, most_at_once: int = MOST_AT_ONCE) -> None:
         backend.prepare_thread()
-        room, num_videos = _room_that_fits(backend, num_videos)
-        config = backend.info.config
-        num_frames = num_videos * config.clip.num_frames
-        limits = Limits(
-            max_batch_frames=min(num_frames, most_at_once),
-            max_batch_videos=min(num_videos, most_at_once),
-            max_frames_in_flight=num_frames,
-            buckets=backend.buckets,
-        )
+        opened = _opened_where_it_fits(backend, num_videos, most_at_once)
+        room, limits = opened.room, opened.limits
         self.backend = Metered(backend)
-        self._places = Places(num_videos)  # the scheduler has room for as many
+        self._places = Places(opened.num_videos)  # the scheduler has room for as many
         self._scheduler = Scheduler(
             self.backend.meter(room),
-            config,
+            backend.info.config,
             limits,
-            costs=measure_costs(room, config, limits),
+            costs=opened.costs,
             num_in_hand=BATCHES_IN_HAND if room.runs_ahead else 1,
             initializer=backend.prepare_thread,
         )
@@ -196,15 +190,37 @@ class Together:
         self._scheduler.close()
 
 
-def _room_that_fits(backend: Backend, num_videos: int) -> tuple[Room, int]:
-    """Return room for so many videos, or for half as many and so on, and their number."""
+class _Opened(NamedTuple):
+    """Room for some videos, what may be in flight there, and what its batches cost."""
+
+    num_videos: int
+    room: Room
+    limits: Limits
+    costs: CostTable
+
+
+def _opened_where_it_fits(backend: Backend, num_videos: int, most_at_once: int) -> _Opened:
+    """Open room for so many videos, or for half as many and so on, beside which batches have memory."""
     while True:
         try:
-            return backend.open_room(num_videos), num_videos
+            return _opened(backend, num_videos, most_at_once)
         except Exception as exc:
             if num_videos == 1 or not ran_out_of_memory(exc):
                 raise
             num_videos //= 2
+
+
+def _opened(backend: Backend, num_videos: int, most_at_once: int) -> _Opened:
+    config = backend.info.config
+    num_frames = num_videos * config.clip.num_frames
+    limits = Limits(
+        max_batch_frames=min(num_frames, most_at_once),
+        max_batch_videos=min(num_videos, most_at_once),
+        max_frames_in_flight=num_frames,
+        buckets=backend.buckets,
+    )
+    room = backend.open_room(num_videos)
+    return _Opened(num_videos, room, limits, measure_costs(room, config, limits))
 
 
 def turns_for(

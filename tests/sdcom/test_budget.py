@@ -74,6 +74,12 @@ def test_adding_a_constant_to_the_logits_changes_no_choice(
     np.testing.assert_allclose(chosen[0] - prices[0], chosen[1] - prices[1], atol=1e-9)
 
 
+def test_a_choice_that_no_finite_price_changes_is_left() -> None:
+    logits_TK = [[-1e308, 1e308]]
+    assert choose_widths(logits_TK, (0, 1), 1e300).choices == (1,)
+    assert fit_widths(logits_TK, (0, 1), 0).choices == (0,)
+
+
 def test_what_cannot_be_planned_is_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         fit_widths([[0, np.nan, 0, 0, 0]], MACS_K, 100)

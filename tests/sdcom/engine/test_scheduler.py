@@ -1,6 +1,7 @@
 """The scheduler on real threads: same answers as frame by frame, and trouble stays with whom it concerns."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcom.engine.backend import Begun, Float32Array, Picked, UInt8Array
+from sdcom.budget import WidthPlan
+from sdcom.engine.backend import Begun, Float32Array, Gathered, Picked, UInt8Array
 from sdcom.engine.costs import MACHINES, Lane, Stage
 from sdcom.engine.ledger import Part
 from sdcom.engine.limits import Limits
@@ -173,6 +175,58 @@ def test_while_the_device_computes_as_many_batches_have_begun_as_may_be_in_hand(
         turnstile.let_go()
         for seed, future in enumerate(futures):
             assert_same(future.result(WAIT_S), alone(frames(seed), at_price(0)))
+
+
+def test_the_time_of_other_work_between_two_batches_in_hand_is_neithers() -> None:
+    now_s, told, callers = [0.0], list[float](), list[threading.Thread]()
+
+    def take_long() -> None:
+        now_s[0] += 100
+
+    def ask_once() -> None:
+        if not callers:
+            callers.append(threading.Thread(target=scheduler.call, args=(take_long,)))
+            callers[0].start()
+            while not scheduler._calls:
+                time.sleep(0.001)
+
+    entrance, limits = Turnstile(0), Limits(max_batch_frames=T)
+    scheduler = Scheduler(
+        Ahead(ask_once),
+        CONFIG,
+        limits,
+        clock=lambda: now_s[0],
+        num_in_hand=2,
+        initializer=entrance,
+        on_batch=lambda _, seconds: told.append(seconds),
+    )
+    with scheduler:
+        futures = [scheduler.submit(frames(seed), at_price(0)) for seed in range(2)]
+        entrance.let_go()
+        wait(futures, WAIT_S)
+        callers[0].join(WAIT_S)
+    assert now_s == [100]
+    assert set(told) == {0.0}
+
+
+def test_work_for_the_schedulers_thread_that_is_asked_for_on_it_runs_at_once(scheduler: Scheduler) -> None:
+    def planner(logits_TK: Float32Array) -> WidthPlan:
+        assert scheduler.call(lambda: "at once") == "at once"
+        return at_price(0)(logits_TK)
+
+    assert_same(scheduler.submit(frames(0), planner).result(WAIT_S), alone(frames(0), at_price(0)))
+
+
+def test_too_few_answers_are_a_failure_of_the_batch() -> None:
+    class Forgetful(HostRoom):
+        def conclude(self, gathered: Gathered) -> Begun[Float32Array]:
+            end = super().conclude(gathered)
+            return lambda: end()[:-1]
+
+    with Scheduler(Forgetful(BACKEND, CONFIG), CONFIG) as scheduler:
+        with pytest.raises(ValueError, match="0 rows came back of 1 videos"):
+            scheduler.submit(frames(0), at_price(0)).result(WAIT_S)
+        assert in_flight(scheduler).num_videos == 0
 
 
 def test_beyond_two_batches_in_hand_what_is_not_full_waits_for_more_frames() -> None:

@@ -228,15 +228,23 @@ def test_measuring_and_warming_up_are_not_counted(tiny_model: Model) -> None:
     turns.close()
 
 
-def test_where_memory_is_short_fewer_videos_are_in_flight(tiny_model: Model) -> None:
+@pytest.mark.parametrize("for_batches", [False, True], ids=["for its room", "for batches beside it"])
+def test_where_memory_is_short_fewer_videos_are_in_flight(tiny_model: Model, for_batches: bool) -> None:
     tried = list[int]()
 
     class SmallBackend(TorchBackend):
         def open_room(self, num_videos: int, /) -> Room:
             tried.append(num_videos)
-            if num_videos > 3:
-                raise MemoryError
+            self._check(is_short=num_videos > (6 if for_batches else 3))
             return super().open_room(num_videos)
+
+        def look(self, frames_NHWC: UInt8Array) -> Looked:
+            self._check(is_short=tried[-1] > 3)
+            return super().look(frames_NHWC)
+
+        def _check(self, *, is_short: bool) -> None:
+            if is_short:
+                raise MemoryError
 
     turns = Together(SmallBackend(tiny_model), num_videos=13)
     assert tried == [13, 6, 3]
