@@ -34,7 +34,7 @@ CONFIG = ModelConfig(clip=ClipConfig(num_frames=16, short_side=32, crop=32), lab
 T, K = CONFIG.clip.num_frames, CONFIG.num_widths
 BATCH = 256
 BATCH_US, WAKING_US = 30.0, 50.0
-FRAME_US = {"_FillIn": 43.7, "_DecideOn": 0.25, "_ConcludeOn": 0.25}
+FRAME_US = {"_FillIn": 43.7, "_DecideOn": 0.25, "_ConcludeOn": 0.25, "_Repeat": 0.25}
 """Of batches of 256, as CUDA graphs of compiled networks took on an H100; smaller ones are half as fast."""
 
 

@@ -196,6 +196,16 @@ def test_the_scheduler_calls_from_its_own_thread(exact: DenseBackend, model: Mod
     assert_close(answer.logits_TL, expected.logits_TL)
 
 
+def test_a_picture_that_comes_again_is_computed_once(exact: DenseBackend, model: Model) -> None:
+    shown, planner = [0, 1, 0, 1], always(model, [1, 4, 1, 2])
+    frames_THWC, turns = patterned_frames(4, 0)[shown], Together(exact, num_videos=3)
+    answer = turns.submit(frames_THWC, planner, shown).result()
+    turns.close()
+    expected = compose_video(TorchBackend(model), frames_THWC, planner, shown)
+    assert_close(answer.logits_TL, expected.logits_TL)
+    assert answer.ledger == expected.ledger
+
+
 def test_a_gpu_is_found_and_reported_with_its_precision(tiny_model_dir: Path) -> None:
     found = load_backend(tiny_model_dir, engine="torch").provider
     has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)
