@@ -92,7 +92,7 @@ def time_saturation(
     scheduler = partial(
         Scheduler, config=config, limits=limits, costs=costs, num_in_hand=num_in_hand, initializer=initializer
     )
-    with scheduler(_AtHand(room, videos)) as at_hand, scheduler(room) as bringing:
+    with scheduler(AtHand(room, videos)) as at_hand, scheduler(room) as bringing:
         ways: list[Callable[[], object]] = [
             lambda: drive_full_width(room, config, limits, videos),
             lambda: drive(room, config, limits, videos, plans),
@@ -107,7 +107,7 @@ def time_saturation(
     return turns[1:]
 
 
-class _AtHand:
+class AtHand:
     """A room in which the videos are already: who comes gets one that is free."""
 
     def __init__(self, room: Room, videos: Sequence[Held]) -> None:
@@ -118,9 +118,11 @@ class _AtHand:
         self.look, self.decide, self.fill, self.conclude = room.look, room.decide, room.fill, room.conclude
 
     def hold(self, _frames_THWC: UInt8Array, _patience_s: float = PATIENCE_S) -> Held:
+        """Return a video that is there."""
         return self._free.get()
 
     def release(self, held: Held) -> None:
+        """Let the next one have it."""
         self._free.put(held)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,19 +55,7 @@ class DecodedClip:
     def of(cls, frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
         """Return frames with the facts that a worker told of them."""
         assert facts is not None
-        return cls(
-            frames_THWC=frames_THWC,
-            times_s=facts.times_s,
-            duration_s=facts.duration_s,
-            num_frames=facts.num_frames,
-            width=facts.width,
-            height=facts.height,
-            container=facts.container,
-            codec=facts.codec,
-            decoder=facts.decoder,
-            num_unreadable_frames=facts.num_unreadable_frames,
-            num_missing_frames=facts.num_missing_frames,
-        )
+        return cls(frames_THWC, **asdict(facts))
 
 
 class ClipOnDemand:

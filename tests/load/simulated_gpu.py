@@ -12,6 +12,7 @@ import threading
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from sdcom.engine.dense_room import DenseRoom
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.places import Places
-from sdcom.engine.saturation import _AtHand, drive, full_width_plans
+from sdcom.engine.saturation import AtHand, drive, full_width_plans
 from sdcom.engine.scheduler import Scheduler
 
 CONFIG = ModelConfig(clip=ClipConfig(num_frames=16, short_side=32, crop=32), labels=("a", "b"))
@@ -122,12 +123,13 @@ def shares(look_us: float, *, num_videos: int, num_in_hand: int, num_rounds: int
         work()
         return device.now_s() - started_s
 
-    options = {"costs": costs, "clock": device.now_s, "num_in_hand": num_in_hand}
-    with Scheduler(_AtHand(room, held), CONFIG, limits, **options) as scheduler:  # type: ignore[arg-type]
-        places = Places(num_videos)
+    at_hand = AtHand(room, held)
+    with Scheduler(
+        at_hand, CONFIG, limits, costs=costs, clock=device.now_s, num_in_hand=num_in_hand
+    ) as scheduler:
+        places, submit = Places(num_videos), partial(scheduler.submit, clip_THWC, budget)
 
         def schedule() -> None:
-            submit = lambda: scheduler.submit(clip_THWC, budget)  # noqa: E731
             for future in [places.submit(submit) for _ in range(num_rounds * num_videos)]:
                 future.result()
 

@@ -187,7 +187,8 @@ def test_the_time_of_other_work_between_two_batches_in_hand_is_neithers() -> Non
         if not callers:
             callers.append(threading.Thread(target=scheduler.call, args=(take_long,)))
             callers[0].start()
-            while not scheduler._calls:
+            until = time.monotonic() + WAIT_S
+            while not scheduler._calls and time.monotonic() < until:
                 time.sleep(0.001)
 
     entrance, limits = Turnstile(0), Limits(max_batch_frames=T)
