@@ -16,13 +16,14 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.cuda_graphs import exact_float32
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.ledger import Part
+from sdcom.engine.limits import Limits
 from sdcom.engine.loading import check_compiled
 from sdcom.engine.metered import Metered
 from sdcom.engine.on_host import HostRoom
 from sdcom.engine.reference import compose
+from sdcom.engine.scheduler import Scheduler
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
-from sdcom.engine.turns import Together
 from sdcom.errors import OverloadedError, SettingsError
 from sdcom.model import Model
 from sdcom.recognizer import Recognizer
@@ -176,15 +177,17 @@ def test_streams_are_the_same_while_the_window_fills_and_slides(
 def test_the_scheduler_takes_the_backends_sizes_of_batches_and_counts_their_padding(
     dense: DenseBackend, tiny_model: Model
 ) -> None:
-    turns = Together(dense, num_videos=3)
-    answer = turns.submit(patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4])).result()
-    executed = turns.backend.executed()
+    metered, config = Metered(dense), tiny_model.info.config
+    # No measured costs: by those, two small batches may be better than a padded one.
+    scheduler = Scheduler(metered.meter(dense.open_room(3)), config, Limits(buckets=dense.buckets))
+    answer = scheduler.submit(patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4])).result()
+    executed = metered.executed()
     assert executed == answer.ledger.macs, "4 frames, 1 video and 1 frame are sizes that there are"
-    three = turns.submit(patterned_frames(4, 0), always(tiny_model, [0, 1, 1, 1])).result().ledger
+    three = scheduler.submit(patterned_frames(4, 0), always(tiny_model, [0, 1, 1, 1])).result().ledger
     assert three.width_counts[0.25] == 3
     padding = Counter({Part.DYNAMIC: tiny_model.info.macs.dynamic[0.25]})
-    assert turns.backend.executed() == executed + three.macs + padding
-    turns.close()
+    assert metered.executed() == executed + three.macs + padding
+    scheduler.close()
     expected = compose(tiny_model, patterned_frames(4, 0), always(tiny_model, [0, 0, 0, 4]))
     assert_close(answer.logits_TL, expected.logits_TL)
 
