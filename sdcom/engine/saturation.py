@@ -4,7 +4,8 @@ Direct and scheduled differ by what scheduling costs; either and the full width 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -248,17 +249,37 @@ def _schedule(
     planners: list[Planner] = [lambda _, plan=plan: plan for plan in plans]  # type: ignore[misc]
     places = Places(len(plans))
 
-    def submit(clip: UInt8Array, planner: Planner) -> Future[Composed]:
-        return places.submit(lambda: scheduler.submit(clip, planner))
+    def submit(turn: int) -> Future[Composed]:
+        video = turn % len(plans)
+        return places.submit(lambda: scheduler.submit(clips[video], planners[video]))
 
-    def submit_every(first: int) -> list[Future[Composed]]:
-        turns = range(first, NUM_ROUNDS * len(plans), num_threads)
-        return [submit(clips[turn % len(plans)], planners[turn % len(plans)]) for turn in turns]
+    def submit_every(first: int) -> None:
+        answer_all(submit, range(first, NUM_ROUNDS * len(plans), num_threads))
 
     with ThreadPoolExecutor(num_threads) as threads:
-        for futures in threads.map(submit_every, range(num_threads)):
-            for future in futures:
-                future.result()
+        list(threads.map(submit_every, range(num_threads)))
+
+
+def answer_all(submit: Callable[[int], Future[Composed]], turns: Iterable[int]) -> None:
+    """Submit a video for each turn and wait for all answers.
+
+    An answer is let go as it would be by a service: the garbage collector walks whatever is kept, and stops
+    all threads meanwhile.
+
+    Args:
+        submit: waits until one more may be in flight, and returns its future.
+        turns: what `submit` is called with.
+
+    Raises:
+        Exception: that of a video.
+    """
+    in_flight = deque[Future[Composed]]()
+    for turn in turns:
+        in_flight.append(submit(turn))
+        while in_flight and in_flight[0].done():
+            in_flight.popleft().result()
+    for future in in_flight:
+        future.result()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -3,6 +3,7 @@
 Nothing here needs more than the engine chosen does.
 """
 
+import gc
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -182,11 +183,13 @@ def saturation(
     else:
         plans = random_plans(config, MIX, videos)
     room = backend.open_room(2 * videos)
+    costs = measure_costs(room, config, limits)
+    gc.freeze()  # as the service does: a full collection would stop all threads to walk what is loaded
     turns = time_saturation(
         room,
         config,
         limits,
-        measure_costs(room, config, limits),
+        costs,
         plans=plans,
         num_turns=repeats,
         num_in_hand=in_hand,

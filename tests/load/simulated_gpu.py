@@ -28,7 +28,7 @@ from sdcom.engine.dense_room import DenseRoom
 from sdcom.engine.limits import Limits
 from sdcom.engine.measure import measure_costs
 from sdcom.engine.places import Places
-from sdcom.engine.saturation import AtHand, drive, full_width_plans
+from sdcom.engine.saturation import AtHand, answer_all, drive, full_width_plans
 from sdcom.engine.scheduler import Scheduler
 
 CONFIG = ModelConfig(clip=ClipConfig(num_frames=16, short_side=32, crop=32), labels=("a", "b"))
@@ -130,8 +130,7 @@ def shares(look_us: float, *, num_videos: int, num_in_hand: int, num_rounds: int
         places, submit = Places(num_videos), partial(scheduler.submit, clip_THWC, budget)
 
         def schedule() -> None:
-            for future in [places.submit(submit) for _ in range(num_rounds * num_videos)]:
-                future.result()
+            answer_all(lambda _: places.submit(submit), range(num_rounds * num_videos))
 
         turns = []
         for _ in range(1 + num_turns):
