@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it creates.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format serve proto train-tiny results bench fuzz clean
+.PHONY: help setup demo test test-gpu check lint format serve proto train-tiny results bench fuzz clean
 PYTHON ?= python3
 BIN := .venv/bin
 SERVES := .venv/.serves
@@ -26,8 +26,11 @@ demo: $(SERVES)  ## serve the bundled model, post a sample, print the answer
 	$(BIN)/python -m service.demo
 
 test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz and not alone" -n 2 --dist loadfile
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz and not alone" -n 2 --dist loadfile
 	$(BIN)/pytest -m alone tests/sdcom/video
+
+test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU, which `make test` hides
+	$(BIN)/pytest tests/sdcom/engine/test_cuda.py
 
 check: lint test  ## what CI runs: lint and test
 

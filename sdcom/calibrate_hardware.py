@@ -27,7 +27,7 @@ def measure(
     precision: Annotated[
         PrecisionName,
         typer.Option(
-            help="int8: onnx on a processor; bf16, fp16: torch on a GPU; auto: fp16 there where safe."
+            help="int8: onnx on a processor; mixed, fp16, bf16: torch on a GPU; auto: mixed where safe."
         ),
     ] = "auto",
     threads: Annotated[

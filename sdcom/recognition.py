@@ -73,8 +73,8 @@ class Provider:
 
     Attributes:
         name: library, device and precision, unless that is all that there is: "onnxruntime-cpu",
-            "onnxruntime-cpu-int8", "torch-cuda-fp16"; with "-compiled" where the largest batches have kernels
-            of their own.
+            "onnxruntime-cpu-int8", "torch-cuda-mixed"; with "-compiled" where the largest batches have
+            kernels of their own.
         version: the library's.
         device: the GPU's model; empty on a processor.
     """

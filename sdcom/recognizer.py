@@ -103,8 +103,9 @@ class Recognizer:
             num_threads: threads of one network call; None is half of the processors.
             engine: what runs the networks (`sdcom.engine.loading.load_backend`).
             device: where.
-            precision: float32, float16, bfloat16 or int8; "auto" is float16 for torch on a GPU where the
-                networks are known to stay within it, else float32.
+            precision: "fp32", "mixed", "fp16", "bf16" or "int8"; "auto" is "mixed" (float16, but float32
+                where widths are decided) for torch on a GPU where the networks are known to stay within
+                float16, else "fp32".
             compiled: torch on a GPU has kernels compiled for the largest batches, which there are only with
                 `batching`.
             batching: batches across videos; None has them everywhere but on a processor, which they do not

@@ -41,8 +41,8 @@ class Settings(BaseSettings):
         engine: what runs the networks: onnx, torch, or auto: torch on a GPU that it can use, else onnx where
             it is installed and can.
         device: cpu, cuda, tensorrt (onnx alone), or auto: a GPU that the engine can use.
-        precision: fp32, bf16 or fp16 (torch on a GPU), int8 (onnx on a processor), or auto: fp16 where the
-            networks are known to stay within it, else fp32.
+        precision: fp32, mixed, fp16 or bf16 (torch on a GPU), int8 (onnx on a processor), or auto: mixed
+            (fp16, but for what decides the widths) where the networks are known to stay within it, else fp32.
         compile: torch on a GPU has kernels compiled for the largest batches, at start.
         batching: batches across the videos in flight: on, off, or auto: on a GPU.
         governor: get cheaper while requests wait, before any is refused.

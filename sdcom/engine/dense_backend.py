@@ -26,14 +26,21 @@ from sdcom.model import Model
 from sdcom.models.fusion import FusionHead
 from sdcom.recognition import Provider
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "mixed", "bf16", "fp16"]
+"""Mixed is float16, but for the static network: what decides the widths is float32's."""
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Sizes of batches: less than half of one is padding, and there are few to capture."""
 
 AnyPart = TypeVar("AnyPart", bound=nn.Module)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[Precision, tuple[torch.dtype, torch.dtype]] = {
+    "fp32": (torch.float32, torch.float32),
+    "mixed": (torch.float32, torch.float16),
+    "bf16": (torch.bfloat16, torch.bfloat16),
+    "fp16": (torch.float16, torch.float16),
+}
+"""Of the static network; of the dynamic one and the fusion head's projection."""
 
 
 class BatchCall(Protocol):
@@ -71,10 +78,10 @@ class DenseBackend:
         info, networks = model
         assert not info.config.temporal_shift, "frames that read one another cannot share batches"
         assert device == "cuda" or not compiled, "nothing is compiled for a processor"
-        dtype = _DTYPES[precision]
+        static_dtype, dtype = _DTYPES[precision]
         self._info, self._device, self._num_threads = info, device, num_threads
         self._num_features = networks.dynamic.num_features
-        self._look = self._placed(Look(networks, dtype))
+        self._look = self._placed(Look(networks, static_dtype))
         self._fill = {
             width: self._placed(Fill(networks, width, dtype)) for width in info.config.widths if width > 0
         }

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "onnx", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
-TorchPrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+TorchPrecisionName = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 PrecisionName = Literal[TorchPrecisionName, "int8"]
 
-HALVES: frozenset[PrecisionName] = frozenset(("bf16", "fp16"))
-"""Precisions of two bytes: of the torch engine, on a GPU."""
+HALVES: frozenset[PrecisionName] = frozenset(("mixed", "bf16", "fp16"))
+"""Precisions with two bytes in them: of the torch engine, on a GPU."""
 
 
 def load_backend(
@@ -42,8 +42,8 @@ def load_backend(
             the model needs, else torch.
         device: "auto" is a GPU where the engine can use one. "tensorrt" is for ONNX Runtime.
         num_threads: of one network call, on a processor.
-        precision: "auto" is float16 for torch on a GPU where the networks are known to stay within it, else
-            float32. "int8" is ONNX Runtime's, on a processor, with the directory's ranges.
+        precision: "auto" is "mixed" for torch on a GPU where the networks are known to stay within float16,
+            else float32. "int8" is ONNX Runtime's, on a processor, with the directory's ranges.
         compiled: torch on a GPU has kernels compiled for the largest batches (`check_compiled`).
 
     Raises:

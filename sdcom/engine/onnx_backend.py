@@ -40,6 +40,12 @@ _PROVIDERS: Mapping[Device, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 
+_PROVIDER_OPTIONS: Mapping[Device, Mapping[str, str]] = {
+    "cpu": {},
+    "cuda": {"use_tf32": "0"},  # float32 would have ten bits of mantissa
+    "tensorrt": {},  # has no such option, but an environment variable (docs/operations.md)
+}
+
 _MOST_FRAMES_OF_A_CALL = 4
 """On a processor: what one call writes between layers stays near it, and several calls at once stay small."""
 
@@ -240,7 +246,7 @@ class _SessionFactory:
     """
 
     def __init__(self, device: Device) -> None:
-        self._wanted = _PROVIDERS[device]
+        self._wanted, self._provider_options = _PROVIDERS[device], dict(_PROVIDER_OPTIONS[device])
         available: Sequence[str] = onnxruntime.get_available_providers()
         if self._wanted not in available:
             raise SettingsError(
@@ -261,7 +267,8 @@ class _SessionFactory:
         Raises:
             SettingsError: it fell back to another provider than the one asked for, as it does silently.
         """
-        session = onnxruntime.InferenceSession(graph, _options(num_threads), providers=[self._wanted])
+        provider = self._wanted, self._provider_options
+        session = onnxruntime.InferenceSession(graph, _options(num_threads), providers=[provider])
         found = session.get_providers()[0]
         if found != self._wanted:
             raise SettingsError(

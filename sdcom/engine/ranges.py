@@ -1,4 +1,4 @@
-"""Whether a model's networks stay within float16, whatever they are shown: a bound from their weights alone.
+"""Whether what is computed in float16 stays within it, whatever it is shown: a bound from weights alone.
 
 A network of absolute weights, shown the largest values that a frame can have, gives at every layer at least
 what the network itself can give there on any frame (interval arithmetic): ReLU, pooling and sums of such
@@ -28,25 +28,25 @@ LARGEST_BOUND = 60_000.0
 
 
 def stays_in_float16(networks: SDCOM) -> bool:
-    """Return whether no frame can take a value of the networks out of float16, at any width.
+    """Return whether no frame can take the dynamic network, at any width, or the fusion out of float16.
+
+    The static network is in float32: of it, that is asked of its features alone, which are fused in float16.
 
     Args:
         networks: without temporal shift, on the processor, in inference mode; not changed.
     """
-    config, widths = networks.config, [width for width in networks.config.widths if width > 0]
-    parts = [(networks.static, FULL_WIDTH, config.static_resolution)]
-    parts += [(networks.dynamic, width, config.clip.crop) for width in widths]
+    config, dynamic = networks.config, networks.dynamic
     bounds_D = []
-    for backbone, width, resolution in parts:
-        bound_D, peak = feature_bounds(dense(backbone, width), config.clip, resolution)
+    for width in (width for width in config.widths if width > 0):
+        bound_D, peak = feature_bounds(dense(dynamic, width), config.clip, config.clip.crop)
         if not peak <= LARGEST_BOUND:  # it may be no number, from infinity times 0
             return False
-        bounds_D.append(functional.pad(bound_D, (0, backbone.num_features - len(bound_D))))
+        bounds_D.append(functional.pad(bound_D, (0, dynamic.num_features - len(bound_D))))
+    static_D, _ = feature_bounds(dense(networks.static, FULL_WIDTH), config.clip, config.static_resolution)
     fuse = _absolute(Fuse(networks, torch.float32))
-    supplements_D = torch.stack(bounds_D[1:]).amax(0)
     with torch.inference_mode():
-        (z_1F,) = fuse(bounds_D[0][None], supplements_D[None])
-    return max(_largest([z_1F]), _largest(fuse.parameters())) <= LARGEST_BOUND
+        (z_1F,) = fuse(static_D[None], torch.stack(bounds_D).amax(0)[None])
+    return _largest([static_D, z_1F, *fuse.parameters()]) <= LARGEST_BOUND
 
 
 @torch.inference_mode()

@@ -56,8 +56,8 @@ def torch_engine(
         model: on the processor.
         device: "auto" is a GPU where torch can use one.
         num_threads: of a network call on a processor, of copies to a GPU.
-        precision: "auto" is float16 where the GPU's tensor cores multiply it and the networks are known to
-            stay within it (`sdcom.engine.ranges`), else float32.
+        precision: "auto" is "mixed" where the GPU's tensor cores multiply float16 and the networks are known
+            to stay within it (`sdcom.engine.ranges`), else float32.
         compiled: have kernels compiled for the largest batches, on a GPU.
 
     Raises:
@@ -85,14 +85,14 @@ def torch_engine(
 
 
 def best_precision(networks: SDCOM, capability: tuple[int, int]) -> Precision:
-    """Return the fastest precision that keeps float32's answers: float16 or float32, never bfloat16.
+    """Return the fastest precision that keeps float32's answers: mixed or float32, never all of two bytes.
 
     Args:
         networks: without temporal shift, on the processor.
         capability: of the GPU.
     """
     able = capability >= _FP16_CAPABILITY
-    return "fp16" if able and stays_in_float16(networks) else "fp32"
+    return "mixed" if able and stays_in_float16(networks) else "fp32"
 
 
 def untrained_paper_model(static: StaticArchitecture = "mobilenet_v2", static_resolution: int = 224) -> Model:

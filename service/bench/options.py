@@ -24,7 +24,9 @@ DeviceOption = Annotated[DeviceName, typer.Option(help="Where.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of one network call, on a processor.")]
 PrecisionOption = Annotated[
     PrecisionName,
-    typer.Option(help="int8: onnx on a processor; bf16, fp16: torch on a GPU; auto: fp16 there where safe."),
+    typer.Option(
+        help="int8: onnx on a processor; mixed, fp16, bf16: torch on a GPU; auto: mixed where safe."
+    ),
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile torch's kernels for the largest batches, on a GPU.")

@@ -229,6 +229,17 @@ def test_in_two_bytes_features_are_much_the_same_and_the_gate_stays_float32(
     assert rough.provider.name == f"torch-cpu-{precision}"
 
 
+def test_in_mixed_precision_what_decides_the_widths_is_float32s(tiny_model: Model) -> None:
+    mixed, exact = DenseBackend(tiny_model, device="cpu", precision="mixed"), TorchBackend(tiny_model)
+    frames_THWC = patterned_frames(4, 1)
+    looked, expected = mixed.look(frames_THWC), exact.look(frames_THWC)
+    assert_close(looked.features_ND, expected.features_ND)
+    assert_close(looked.embeddings_NE, expected.embeddings_NE)
+    half = DenseBackend(tiny_model, device="cpu", precision="fp16")
+    for width in TINY_CONFIG.widths[1:]:
+        np.testing.assert_array_equal(mixed.fill(frames_THWC, width), half.fill(frames_THWC, width))
+
+
 def test_where_networks_run_no_sum_has_less_than_float32_and_nobody_else_is_told() -> None:
     matmul = torch.backends.cuda.matmul
     names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction", "allow_tf32")

@@ -17,6 +17,7 @@ from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.loading import load_backend
 from sdcom.engine.on_host import HostRoom
+from sdcom.engine.onnx_backend import is_built_for
 from sdcom.engine.stream import CausalStream
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.engine.turns import Together
@@ -206,12 +207,40 @@ def test_a_picture_that_comes_again_is_computed_once(exact: DenseBackend, model:
     assert answer.ledger == expected.ledger
 
 
+def test_in_mixed_precision_a_trained_model_takes_float32s_widths() -> None:
+    model = load_model(Path(sdcom.__file__).parent / "bundled")
+    mixed, exact = DenseBackend(model, device="cuda", precision="mixed"), TorchBackend(model)
+    clip, macs_K = model.info.config.clip, model.info.macs.dynamic_by_choice
+    for seed in range(3):
+        frames_THWC = patterned_frames(clip.num_frames, seed, clip.crop)
+        looked, expected = mixed.look(frames_THWC), exact.look(frames_THWC)
+        assert_close(looked.features_ND, expected.features_ND, tolerance=1e-4)
+        assert_close(looked.embeddings_NE, expected.embeddings_NE, tolerance=1e-4)
+        composed, reference = (
+            compose_video(each, frames_THWC, lambda logits: choose_widths(logits, macs_K, 0.5))
+            for each in (mixed, exact)
+        )
+        assert composed.plan == reference.plan
+        assert_close(composed.logits_TL, reference.logits_TL, tolerance=1e-2)
+
+
 def test_a_gpu_is_found_and_reported_with_its_precision(tiny_model_dir: Path) -> None:
     found = load_backend(tiny_model_dir, engine="torch").provider
     has_tensor_cores = torch.cuda.get_device_capability() >= (7, 0)
-    assert found.name == ("torch-cuda-fp16" if has_tensor_cores else "torch-cuda-fp32")
+    assert found.name == ("torch-cuda-mixed" if has_tensor_cores else "torch-cuda-fp32")
     assert found.device == torch.cuda.get_device_name() == gpu_name()
     assert load_backend(tiny_model_dir, engine="auto", precision="fp32").provider.name == "torch-cuda-fp32"
+
+
+@pytest.mark.skipif(not is_built_for("cuda"), reason="needs onnxruntime-gpu")
+def test_onnx_runtime_computes_float32_with_all_its_bits(tiny_model_dir: Path) -> None:
+    on_gpu = load_backend(tiny_model_dir, engine="onnx", device="cuda")
+    on_processor = load_backend(tiny_model_dir, engine="onnx", device="cpu")
+    assert on_gpu.provider.name == "onnxruntime-cuda"
+    frames_NHWC = patterned_frames(4, 1)
+    assert_close(on_gpu.look(frames_NHWC).features_ND, on_processor.look(frames_NHWC).features_ND)
+    for width in TINY_CONFIG.widths[1:]:
+        assert_close(on_gpu.fill(frames_NHWC, width), on_processor.fill(frames_NHWC, width))
 
 
 def test_compiled_kernels_are_refused_without_batches(tiny_model_dir: Path) -> None:

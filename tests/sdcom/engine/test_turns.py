@@ -110,9 +110,9 @@ def test_several_workers_are_refused_where_one_thread_calls_the_networks(tiny_mo
 def test_several_workers_are_refused_on_a_gpu(
     tiny_model: Model, monkeypatch: pytest.MonkeyPatch, batching: bool | None
 ) -> None:
-    on_gpu = Provider("torch-cuda-fp16", "2.13", "NVIDIA H100")
+    on_gpu = Provider("torch-cuda-mixed", "2.13", "NVIDIA H100")
     monkeypatch.setattr(TorchBackend, "provider", on_gpu)
-    with pytest.raises(SettingsError, match=r"torch-cuda-fp16.*2 network workers"):
+    with pytest.raises(SettingsError, match=r"torch-cuda-mixed.*2 network workers"):
         turns_for(TorchBackend(tiny_model), batching, num_videos=3, num_workers=2)
 
 
