@@ -1,15 +1,33 @@
-"""The tiny model, loaded once, and frames and plans for it."""
+"""The tiny model behind its front door, a clip, and frames and plans for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from sdcom.budget import WidthPlan
 from sdcom.engine.backend import Backend
 from sdcom.engine.composed import Planner
 from sdcom.model import Model
+from sdcom.recognizer import Recognizer
 from tests.conftest import TINY_CONFIG
+from training.rendered import render_clip, write_clip
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model_dir: Path) -> Iterator[Recognizer]:
+    with Recognizer.load(tiny_model_dir, num_decode_workers=1, num_threads=1) as recognizer:
+        yield recognizer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered clip of somebody who waves."""
+    path = tmp_path_factory.mktemp("clips") / "wave.mp4"
+    write_clip(path, render_clip("wave", np.random.default_rng(1), num_frames=30, width=160, height=120))
+    return path
 
 
 def patterned_frames(num_frames: int, seed: int, crop: int = TINY_CONFIG.clip.crop) -> npt.NDArray[np.uint8]:
