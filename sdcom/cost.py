@@ -7,6 +7,7 @@ tests hold every count against torch's own counter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sdcom.architecture import (
     INVERTED_RESIDUALS,
@@ -104,8 +105,9 @@ class ModelMacs:
         }
 
 
+@lru_cache(maxsize=16)  # every request asks several times, and a process has few models
 def model_macs(config: ModelConfig) -> ModelMacs:
-    """Count every part of the model that `config` describes."""
+    """Count every part of the model that `config` describes; all who ask share the counts."""
     crop = config.clip.crop
     dynamic = {
         width: backbone_macs(config.dynamic, width, crop) if width > 0 else 0 for width in config.widths

@@ -132,6 +132,13 @@ def test_the_dictionary_names_widths_as_people_write_them() -> None:
     assert document["static"] == counts.static
 
 
+def test_equal_models_are_counted_once_and_others_on_their_own() -> None:
+    config = ModelConfig(labels=LABELS)
+    narrower = config.model_copy(update={"widths": (0.0, 0.5, 1.0)})
+    assert model_macs(ModelConfig(labels=LABELS)) is model_macs(config)
+    assert list(model_macs(narrower).dynamic) == [0.0, 0.5, 1.0]
+
+
 def _counted(model: Backbone, width: float, resolution: int) -> int:
     with FlopCounterMode(display=False) as counter:
         model.pool(model.feature_map(torch.empty(1, 3, resolution, resolution, device="meta"), width))
