@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sdcom.cancellation import Cancellation
 from sdcom.checkpoint import ModelInfo
 from sdcom.engine.composed import Composed
-from sdcom.recognition import FrameResult, Recognition, VideoFacts, top_predictions
+from sdcom.recognition import FrameResult, Recognition, VideoFacts, leaders, top_predictions
 from sdcom.sampling import feeding_order
 from sdcom.video import DecodedClip
 
@@ -56,7 +56,7 @@ def answerer(
         waits_s: seconds of `queue`, before the networks took the frames in, and `decode`.
     """
     times_s, labels, widths = clip.times_s, info.config.labels, info.config.widths
-    order_T = feeding_order(info.config.clip.num_frames, info.config.clip.order)
+    order = feeding_order(info.config.clip.num_frames, info.config.clip.order).tolist()
     facts = VideoFacts(
         duration_s=clip.duration_s,
         width=clip.width,
@@ -73,15 +73,15 @@ def answerer(
         timing_ms = {stage: seconds * 1e3 for stage, seconds in waits_s.items()}
         timing_ms["queue"] += composed.queue_s * 1e3
         timing_ms |= {str(part): seconds * 1e3 for part, seconds in composed.stage_s.items()}
-        fed = []
-        for position, time_index in enumerate(order_T[: len(composed.logits_TL)]):
-            best = top_predictions(composed.logits_TL[position], labels, 1)[0]
-            width = widths[composed.plan.choices[position]]
-            fed.append((int(time_index), FrameResult(times_s[time_index], width, best.label, best.score)))
+        best_T = leaders(composed.logits_TL, labels)
+        by_place = {
+            place: FrameResult(times_s[place], widths[choice], best.label, best.score)
+            for place, choice, best in zip(order, composed.plan.choices, best_T, strict=False)
+        }
         return Recognition(
             model=info.full_name,
             predictions=top_predictions(composed.logits_TL[-1], labels, asked.top_k),
-            frames=tuple(frame for _, frame in sorted(fed, key=lambda item: item[0])),
+            frames=tuple(by_place[place] for place in sorted(by_place)),
             ledger=composed.ledger,
             timing_ms=timing_ms,
             video=facts,

@@ -6,9 +6,11 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from sdcom.engine.ledger import Ledger, Part
 from sdcom.errors import InvalidParameterError
@@ -20,6 +22,7 @@ from sdcom.recognition import (
     Recognition,
     VideoFacts,
     compute_dict,
+    leaders,
     softmax,
     top_predictions,
 )
@@ -134,3 +137,14 @@ def test_predictions_are_best_first_and_never_more_than_there_are(logits_L: list
 def test_equal_scores_are_in_the_order_of_the_classes() -> None:
     best = top_predictions(np.zeros(4), ("a", "b", "c", "d"), 3)
     assert [prediction.label for prediction in best] == ["a", "b", "c"]
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(-30, 30, width=32))
+)
+def test_the_leader_of_each_row_is_the_first_of_its_predictions(logits_TL: npt.NDArray[np.float32]) -> None:
+    labels = [f"label {index}" for index in range(logits_TL.shape[1])]
+    for leader, logits_L in zip(leaders(logits_TL, labels), logits_TL, strict=True):
+        (first,) = top_predictions(logits_L, labels, 1)
+        assert (leader.index, leader.label) == (first.index, first.label)
+        assert leader.score == pytest.approx(first.score, rel=1e-12)
