@@ -30,7 +30,7 @@ USER 10001:10001
 EXPOSE 8000 50051
 # The exec form: SIGTERM reaches the server itself, which then drains (SDCOM_DRAIN_SECONDS).
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 \
     CMD ["python", "/usr/local/bin/sdcom-healthcheck"]
 ENTRYPOINT ["sdcom"]
 CMD ["serve"]

@@ -272,7 +272,7 @@ def _run_training(command: str, arguments: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"sdcom {command} needs {error.name}, which the extra `train` brings: "
-            "`make setup` in a checkout, or pip install 'sdcom[train]'"
+            "in a checkout, `make setup`, or pip install '.[train]'"
         ) from error
     training([command, *arguments])
 

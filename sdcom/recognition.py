@@ -216,7 +216,7 @@ def top_predictions(
 
 
 def leaders(logits_TL: npt.NDArray[np.floating[Any]], labels: Sequence[str]) -> list[Prediction]:
-    """Return the best class of each row, ties by class index: the first of the row's `top_predictions`."""
+    """Return the best class of each row of numbers, ties by class index: the first of `top_predictions`."""
     best_T1 = logits_TL.argmax(axis=-1, keepdims=True)
     score_T1 = np.take_along_axis(softmax(logits_TL), best_T1, axis=-1)
     each = zip(best_T1[:, 0].tolist(), score_T1[:, 0].tolist(), strict=True)

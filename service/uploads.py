@@ -12,9 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from sdcom.errors import OverloadedError, UndecodableVideoError, UnknownNameError, VideoTooLargeError
 from service.errors import ClientGoneError, MalformedUploadError, UnsupportedMediaTypeError
+from service.parameters import RecognizeParameters
 
 MULTIPART_FIELD = "video"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries and part headers around the one file
+_MOST_FIELDS = len(RecognizeParameters.model_fields)  # told where they belong
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROOM_AFTER_S = 10.0  # uploads leave with their requests, which take seconds
 
@@ -118,7 +120,9 @@ async def _limited(chunks: AsyncIterator[bytes], limit_bytes: int) -> AsyncGener
 @asynccontextmanager
 async def _multipart(request: Request, limit_bytes: int) -> AsyncIterator[BinaryIO]:
     chunks = _limited(_body(request), limit_bytes + MULTIPART_OVERHEAD_BYTES)
-    parser = MultiPartParser(request.headers, chunks, max_files=1, max_fields=1, max_part_size=1024)
+    parser = MultiPartParser(
+        request.headers, chunks, max_files=1, max_fields=_MOST_FIELDS, max_part_size=1024
+    )
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -139,6 +143,10 @@ async def _multipart(request: Request, limit_bytes: int) -> AsyncIterator[Binary
 def _only_video(form: FormData) -> UploadFile:
     items = form.multi_items()
     for name, _ in items:
+        if name in RecognizeParameters.model_fields:
+            raise MalformedUploadError(
+                f"the form has the field {name!r}; parameters belong to the URL, as in /recognize?{name}=..."
+            )
         if name != MULTIPART_FIELD:
             raise UnknownNameError("form field", name, [MULTIPART_FIELD])
     if len(items) != 1:

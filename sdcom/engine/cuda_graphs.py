@@ -39,12 +39,10 @@ class CudaGraphs:
     Args:
         compiled_rows: the batch size at which torch.compile makes kernels for parts with backbones; None is
             never.
-        choose_algorithms: let cuDNN time its algorithms for each layer, at capture.
     """
 
-    def __init__(self, *, compiled_rows: int | None, choose_algorithms: bool) -> None:
+    def __init__(self, *, compiled_rows: int | None) -> None:
         self._compiled_rows = compiled_rows
-        self._choose_algorithms = choose_algorithms
         self._captures: dict[tuple[object, ...], _Capture] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
@@ -89,7 +87,7 @@ class CudaGraphs:
         run: Callable[..., tuple[Tensor, ...]] = part
         if isinstance(part, Backboned) and num_rows == self._compiled_rows:
             run = torch.compile(part, dynamic=False, fullgraph=True)
-        with exact_float32(choose_algorithms=self._choose_algorithms):
+        with exact_float32(choose_algorithms=_has_two_bytes(part)):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 for _ in range(_WARM_UPS):
@@ -158,6 +156,11 @@ def _upload(rows: Tensor, memory: Tensor) -> None:
         memory[len(rows) :].zero_()
     reachable = rows if rows.is_cuda or rows.is_pinned() else rows.pin_memory()
     memory[: len(rows)].copy_(reachable, non_blocking=True)
+
+
+def _has_two_bytes(part: nn.Module) -> bool:
+    """Return whether cuDNN may time its algorithms for a part: where it has two bytes, not for float32."""
+    return any(parameter.dtype.itemsize == 2 for parameter in part.parameters())
 
 
 @contextmanager

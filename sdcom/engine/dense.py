@@ -1,8 +1,8 @@
 """The parts of a model as modules of exactly one width: sliced once, batch norms folded, uint8 frames in.
 
 Nothing is sliced, normalised by statistics or looked up when they run, so that they can be captured in a
-CUDA graph and compiled. Backbones and the fusion head's projection compute in the precision asked for; the
-gate and the classifiers always in float32 (docs/adr/0009-cuda.md).
+CUDA graph and compiled. Backbones and the fusion head's projection compute in the types asked for; the gate
+and the classifiers always in float32 (docs/adr/0009-cuda.md).
 
 Shapes: N frames of any videos, H W pixels, C channels, B videos, T frames of each in feeding order, D
 features, E embedding, K widths, F fused features, L labels.

@@ -61,7 +61,7 @@ class DenseBackend:
     Args:
         model: in inference mode, on the processor, without temporal shift; not changed.
         device: where to compute.
-        precision: of the backbones and the fusion head's projection.
+        precision: of the backbones and the fusion head's projection; "mixed" has the static one in float32.
         compiled: on a GPU, have torch.compile make kernels for the backbones in batches of the largest size.
         num_threads: of a network call on a processor.
     """
@@ -92,9 +92,7 @@ class DenseBackend:
         self._upload: Callable[[UInt8Array, Tensor], object] = _copy
         if device == "cuda":
             self._upload = Uploads()
-            self._begin_batch = CudaGraphs(
-                compiled_rows=BUCKETS[-1] if compiled else None, choose_algorithms=precision != "fp32"
-            )
+            self._begin_batch = CudaGraphs(compiled_rows=BUCKETS[-1] if compiled else None)
         name = "-".join(("torch", device, precision, *(["compiled"] if compiled else [])))
         model_name = torch.cuda.get_device_name() if device == "cuda" else ""
         self._provider = Provider(name, torch.__version__, model_name)

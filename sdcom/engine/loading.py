@@ -179,12 +179,13 @@ def _check_onnx(precision: PrecisionName, *, compiled: bool) -> None:
     """
     if not _has_onnx():
         raise SettingsError(
-            "the onnx engine is not installed: pip install 'sdcom[cpu]', or 'sdcom[gpu]' in its place"
+            "the onnx engine is not installed: in a checkout, pip install '.[cpu]', or '.[gpu]' in its place"
         )
     if precision in HALVES or compiled:
+        asked = f"precision {precision}" if precision in HALVES else "compiled kernels"
         raise SettingsError(
-            "the onnx engine computes in float32 or int8 and compiles nothing: other precisions and compiled "
-            "kernels (SDCOM_PRECISION, SDCOM_COMPILE) are the torch engine's, on a GPU"
+            f"{asked} cannot be had: it takes the torch engine and an NVIDIA GPU; the onnx engine, which "
+            "would run here, computes in float32 or int8 and compiles nothing"
         )
 
 
@@ -239,7 +240,8 @@ def _torch_device(device: DeviceName) -> Literal["auto", "cpu", "cuda"]:
     """
     if find_spec("torch") is None:
         raise SettingsError(
-            "the torch engine is not installed: `make setup` in a checkout, or pip install 'sdcom[train]'"
+            "the torch engine is not installed: in a checkout, `make setup`, "
+            "or pip install '.[gpu]' or '.[train]'"
         )
     if device == "tensorrt":
         raise SettingsError("the torch engine cannot compute on tensorrt: cpu is always there")

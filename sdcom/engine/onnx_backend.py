@@ -251,7 +251,8 @@ class _SessionFactory:
         if self._wanted not in available:
             raise SettingsError(
                 f"this ONNX Runtime cannot compute on {device}: it has {', '.join(available)}; "
-                "onnxruntime-gpu has the others: pip uninstall onnxruntime, then pip install 'sdcom[gpu]'"
+                "onnxruntime-gpu has the others: pip uninstall onnxruntime, "
+                "then in a checkout pip install '.[gpu]'"
             )
         if device != "cpu":
             onnxruntime.preload_dlls()  # CUDA's libraries lie in packages of their own

@@ -8,7 +8,6 @@ with plain ReLUs they grow with every layer: nothing is known of those, not that
 Shapes: as in `sdcom.engine.dense`.
 """
 
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import TypeVar
 
@@ -46,7 +45,8 @@ def stays_in_float16(networks: SDCOM) -> bool:
     fuse = _absolute(Fuse(networks, torch.float32))
     with torch.inference_mode():
         (z_1F,) = fuse(static_D[None], torch.stack(bounds_D).amax(0)[None])
-    return _largest([static_D, z_1F, *fuse.parameters()]) <= LARGEST_BOUND
+    tensors = static_D, z_1F, *fuse.parameters()
+    return all((tensor.abs() <= LARGEST_BOUND).all().item() for tensor in tensors)  # what is no number is not
 
 
 @torch.inference_mode()
@@ -79,7 +79,3 @@ def _absolute(network: AnyNetwork) -> AnyNetwork:
         for parameter in absolute.parameters():
             parameter.abs_()
     return absolute
-
-
-def _largest(tensors: Iterable[Tensor]) -> float:
-    return max(tensor.abs().max().item() for tensor in tensors)

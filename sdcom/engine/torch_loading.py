@@ -65,23 +65,38 @@ def torch_engine(
     """
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
-        raise SettingsError("the torch engine cannot compute on cuda here: cpu is always there")
+        raise SettingsError(
+            f"the torch engine cannot compute on cuda here: {_why_no_gpu()}; cpu is always there"
+        )
     on_gpu = has_gpu and device != "cpu"
     if not on_gpu or model.info.config.temporal_shift:
         if precision in HALVES or compiled:
-            raise SettingsError(
-                "other precisions and compiled kernels are for models without temporal shift, on a GPU: "
-                f"{model.info.full_name} runs in float32 here (SDCOM_PRECISION, SDCOM_COMPILE)"
-            )
+            asked = f"precision {precision}" if precision in HALVES else "compiled kernels"
+            raise SettingsError(f"{asked} cannot be had: {_why_plain(model.info, has_gpu=has_gpu)}")
         networks = model.networks.to("cuda" if on_gpu else "cpu")
         return TorchBackend(Model(model.info, networks), num_threads=num_threads)
     capability = torch.cuda.get_device_capability()
     if precision == "bf16" and capability < _BF16_CAPABILITY:
         raise SettingsError(
-            f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=fp16 or fp32"
+            f"{torch.cuda.get_device_name()} has no bfloat16: use SDCOM_PRECISION=mixed, fp16 or fp32"
         )
     chosen = best_precision(model.networks, capability) if precision == "auto" else precision
     return DenseBackend(model, device="cuda", precision=chosen, compiled=compiled, num_threads=num_threads)
+
+
+def _why_no_gpu() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return "torch finds no NVIDIA GPU, or no driver for it"
+
+
+def _why_plain(info: ModelInfo, *, has_gpu: bool) -> str:
+    """Return why a model runs as it is, in float32."""
+    if not has_gpu:
+        return f"it takes an NVIDIA GPU, and {_why_no_gpu()}"
+    if info.config.temporal_shift:
+        return f"{info.full_name} has temporal shift, and such models run plainly, in float32"
+    return "it takes an NVIDIA GPU, and the device asked for is cpu"
 
 
 def best_precision(networks: SDCOM, capability: tuple[int, int]) -> Precision:

@@ -71,3 +71,33 @@ def test_one_layer_that_may_overflow_is_enough_for_float32_but_in_the_network_th
     with torch.no_grad():
         norms[-2 if len(norms) > 1 else 0].bias.fill_(2 * LARGEST_BOUND)
     assert stays_in_float16(networks) == stays
+
+
+def test_what_is_fused_in_float16_of_the_static_network_must_stay_within_it() -> None:
+    networks = lively_model(network_config("mobilenet_v4_conv_small", "mobilenet_v2", False, 64, 32)).networks
+    last = [each for each in networks.static.modules() if isinstance(each, SlimmableBatchNorm2d)][-1]
+    with torch.no_grad():
+        networks.fusion.linear.weight.zero_()
+        last.weight.zero_()
+        last.bias.fill_(LARGEST_BOUND / 2)
+        assert stays_in_float16(networks)
+        last.bias.fill_(2 * LARGEST_BOUND)
+    assert not stays_in_float16(networks)
+
+
+@pytest.mark.parametrize("network", ["static", "dynamic"])
+def test_what_the_projection_makes_of_either_network_must_stay_within_float16(network: str) -> None:
+    networks = lively_model(network_config("mobilenet_v2", "mobilenet_v2", False, 64, 32)).networks
+    assert stays_in_float16(networks)
+    first = 0 if network == "static" else networks.static.num_features
+    with torch.no_grad():
+        networks.fusion.linear.weight[:, first : first + 100] = LARGEST_BOUND / 10
+        networks.fusion.norm.weight.fill_(1)
+    assert not stays_in_float16(networks)
+
+
+def test_what_is_no_number_stays_within_nothing() -> None:
+    networks = lively_model(network_config("mobilenet_v2", "mobilenet_v2", False, 64, 32)).networks
+    with torch.no_grad():
+        networks.fusion.norm.bias[0] = torch.nan
+    assert not stays_in_float16(networks)

@@ -128,7 +128,11 @@ async def test_no_content_type_is_told_what_is_right(client: httpx.AsyncClient) 
     ("form", "words"),
     [
         ({"files": {"vidio": ("a.mp4", b"v")}}, ("'vidio'", "'video'")),
-        ({"files": {"video": ("a.mp4", b"v")}, "data": {"top_k": "3"}}, ("'top_k'",)),
+        (
+            {"files": {"video": ("a.mp4", b"v")}, "data": {"budget": "0.3", "top_k": "3"}},
+            ("'budget'", "URL", "/recognize?budget="),
+        ),
+        ({"files": {"video": ("a.mp4", b"v")}, "data": {"note": "3"}}, ("'note'",)),
         ({"files": [("video", ("a.mp4", b"v")), ("video", ("b.mp4", b"v"))]}, ("Too many files",)),
         ({"data": {"video": "text"}, "files": {"x": ("a.mp4", b"v")}}, ("'x'",)),
         (

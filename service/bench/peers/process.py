@@ -126,7 +126,7 @@ def require_peers() -> None:
     """
     missing = [peer for peer in _HEALTH if find_spec(peer) is None]
     if missing:
-        raise SettingsError(f"not installed: {', '.join(missing)}; pip install 'sdcom[cpu,peers]'")
+        raise SettingsError(f"not installed: {', '.join(missing)}; in a checkout, pip install '.[cpu,peers]'")
 
 
 def _free_port() -> int:

@@ -22,7 +22,7 @@ def plots(
         SettingsError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise SettingsError("plots need matplotlib: pip install 'sdcom[train]'")
+        raise SettingsError("plots need matplotlib: in a checkout, pip install '.[train]'")
     from service.bench.plots.figures import draw_all  # noqa: PLC0415 - optional, and heavy
 
     for path in draw_all(records, output):

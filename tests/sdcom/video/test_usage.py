@@ -4,11 +4,12 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from sdcom.video.usage import allow_processor_time, resident_bytes
+from sdcom.video.usage import _used_ticks, allow_processor_time, resident_bytes
 
 BUSY_S = 0.2
 SCRIPT = f"""
@@ -37,6 +38,16 @@ def test_a_process_may_take_so_much_more_than_it_has(busy: subprocess.Popen[byte
     soft, hard = resource.prlimit(busy.pid, resource.RLIMIT_CPU)
     assert 100 <= soft < 110
     assert hard == resource.getrlimit(resource.RLIMIT_CPU)[1]
+
+
+def test_the_processor_time_of_a_process_is_what_it_says_itself(busy: subprocess.Popen[bytes]) -> None:
+    assert BUSY_S <= _used_ticks(busy.pid) / os.sysconf("SC_CLK_TCK") + 0.05 < BUSY_S + 5
+    while time.process_time() < 0.5:
+        pass
+    ours = os.times()
+    assert _used_ticks(os.getpid()) / os.sysconf("SC_CLK_TCK") == pytest.approx(
+        ours.user + ours.system, abs=0.2
+    )
 
 
 def test_a_hard_limit_stays(busy: subprocess.Popen[bytes]) -> None:

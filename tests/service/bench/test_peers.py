@@ -148,4 +148,4 @@ def test_missing_peers_are_named_before_anything_is_measured() -> None:
         pytest.skip("both peers are installed")
     done = CliRunner().invoke(app, ["peers"])
     assert isinstance(done.exception, SettingsError)
-    assert "pip install 'sdcom[cpu,peers]'" in str(done.exception)
+    assert "pip install '.[cpu,peers]'" in str(done.exception)
