@@ -69,15 +69,18 @@ def _networks(described: ModelInfo) -> Table:
 
 def _macs(described: ModelInfo) -> Table:
     macs, num_frames = described.macs, described.config.clip.num_frames
-    table = Table("part", "MACs a frame", "GFLOPs a video", title="\nCost", box=None, title_justify="left")
+    columns = ("part", "MACs a frame", "GFLOPs a video", "of the baseline")
+    table = Table(*columns, title="\nCost", box=None, title_justify="left")
+    baseline, floor = macs.baseline(num_frames), macs.floor(num_frames)
     rows = [("static", macs.static), ("gate", macs.gate)]
     rows += [(f"dynamic at {width:g}", count) for width, count in macs.dynamic.items()]
     rows += [("fusion", macs.fusion)]
     for name, count in rows:
-        table.add_row(name, f"{count:,}", f"{count * num_frames / 1e9:.4f}")
-    floor = -(-macs.floor(num_frames) // 10**5)  # rounded up: what is printed is enough as a budget
-    table.add_row("floor: every frame at width 0", "", f"{floor / 10**4:.4f}")
-    table.add_row("baseline: every frame at full width", "", f"{macs.baseline(num_frames) / 1e9:.4f}")
+        total = count * num_frames
+        table.add_row(name, f"{count:,}", f"{total / 1e9:.4f}", f"{total / baseline:.4f}")
+    enough = -(-floor // 10**5) / 10**4, -(-floor * 10**4 // baseline) / 10**4  # as budgets: rounded up
+    table.add_row("floor: every frame at width 0", "", *(f"{figure:.4f}" for figure in enough))
+    table.add_row("baseline: full width throughout", "", f"{baseline / 1e9:.4f}", "1.0000")
     return table
 
 

@@ -164,11 +164,12 @@ def test_the_floor_that_info_prints_is_enough_as_a_budget(tiny_model_dir: Path, 
     floor = info.macs.floor(info.config.clip.num_frames)
     assert round(floor / 1e9, 4) < floor / 1e9, "rounded to the nearest it would not be"
     shown = CliRunner().invoke(app, ["info", str(tiny_model_dir)], env={"COLUMNS": "200"}).output
-    printed = re.search(r"floor: every frame at width 0 +([\d.]+)", shown)
+    printed = re.search(r"floor: every frame at width 0 +([\d.]+) +([\d.]+)", shown)
     assert printed is not None
-    ended = run("recognize", "--model", tiny_model_dir, "--max-gflops", printed[1], clip)
-    assert ended.returncode == 0, ended.stdout
-    assert json.loads(ended.stdout)["compute"]["gflops"] == floor / 1e9
+    for option, figure in (("--max-gflops", printed[1]), ("--budget", printed[2])):
+        ended = run("recognize", "--model", tiny_model_dir, option, figure, clip)
+        assert ended.returncode == 0, ended.stdout
+        assert json.loads(ended.stdout)["compute"]["gflops"] == floor / 1e9
 
 
 def test_evaluation_and_provenance_are_tables_and_anything_else_in_them_is_listed(
