@@ -26,7 +26,7 @@ demo: $(SERVES)  ## serve the bundled model, post a sample, print the answer
 	$(BIN)/python -m service.demo
 
 test: export CUDA_VISIBLE_DEVICES =
-test: $(INSTALLED)  ## run the tests (under five minutes on two cores)
+test: $(INSTALLED)  ## run the tests (some five minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not fuzz and not alone" -n 2 --dist loadfile
 	$(BIN)/pytest -m alone tests/sdcom/video
 
