@@ -5,7 +5,7 @@ Biases, normalisation, activations, pooling and additions are not counted. Pure 
 tests hold every count against torch's own counter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,7 +57,7 @@ class ModelMacs:
     static: int
     gate: int
     gate_step: int
-    dynamic: dict[float, int]
+    dynamic: Mapping[float, int]
     fusion: int
     baseline_frame: int
 

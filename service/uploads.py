@@ -16,7 +16,7 @@ from service.parameters import RecognizeParameters
 
 MULTIPART_FIELD = "video"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries and part headers around the one file
-_MOST_FIELDS = len(RecognizeParameters.model_fields)  # told where they belong
+_MOST_FIELDS = len(RecognizeParameters.model_fields)  # so many are told that they belong to the URL
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROOM_AFTER_S = 10.0  # uploads leave with their requests, which take seconds
 

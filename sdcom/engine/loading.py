@@ -21,8 +21,15 @@ DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
 TorchPrecisionName = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 PrecisionName = Literal[TorchPrecisionName, "int8"]
 
-HALVES: frozenset[PrecisionName] = frozenset(("mixed", "bf16", "fp16"))
+_HALVES: frozenset[PrecisionName] = frozenset(("mixed", "bf16", "fp16"))
 """Precisions with two bytes in them: of the torch engine, on a GPU."""
+
+
+def beyond_float32(precision: PrecisionName, *, compiled: bool) -> str:
+    """Return in words what is asked of torch on a GPU alone; nothing where float32 as it is will do."""
+    if precision in _HALVES:
+        return f"precision {precision}"
+    return "compiled kernels" if compiled else ""
 
 
 def load_backend(
@@ -181,8 +188,7 @@ def _check_onnx(precision: PrecisionName, *, compiled: bool) -> None:
         raise SettingsError(
             "the onnx engine is not installed: in a checkout, pip install '.[cpu]', or '.[gpu]' in its place"
         )
-    if precision in HALVES or compiled:
-        asked = f"precision {precision}" if precision in HALVES else "compiled kernels"
+    if asked := beyond_float32(precision, compiled=compiled):
         raise SettingsError(
             f"{asked} cannot be had: it takes the torch engine and an NVIDIA GPU; the onnx engine, which "
             "would run here, computes in float32 or int8 and compiles nothing"

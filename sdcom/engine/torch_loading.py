@@ -9,7 +9,7 @@ from sdcom.checkpoint import ModelInfo
 from sdcom.config import ModelConfig, StaticArchitecture
 from sdcom.engine.backend import Backend
 from sdcom.engine.dense_backend import DenseBackend, Precision
-from sdcom.engine.loading import HALVES, TorchPrecisionName
+from sdcom.engine.loading import TorchPrecisionName, beyond_float32
 from sdcom.engine.ranges import stays_in_float16
 from sdcom.engine.torch_backend import TorchBackend
 from sdcom.errors import SettingsError
@@ -70,8 +70,7 @@ def torch_engine(
         )
     on_gpu = has_gpu and device != "cpu"
     if not on_gpu or model.info.config.temporal_shift:
-        if precision in HALVES or compiled:
-            asked = f"precision {precision}" if precision in HALVES else "compiled kernels"
+        if asked := beyond_float32(precision, compiled=compiled):
             raise SettingsError(f"{asked} cannot be had: {_why_plain(model.info, has_gpu=has_gpu)}")
         networks = model.networks.to("cuda" if on_gpu else "cpu")
         return TorchBackend(Model(model.info, networks), num_threads=num_threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +55,7 @@ class DecodedClip:
     def of(cls, frames_THWC: UInt8Array, facts: ClipFacts | None) -> DecodedClip:
         """Return frames with the facts that a worker told of them."""
         assert facts is not None
-        return cls(frames_THWC, **{field.name: getattr(facts, field.name) for field in fields(facts)})
+        return cls(frames_THWC, **asdict(facts))
 
 
 class ClipOnDemand:

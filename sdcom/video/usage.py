@@ -1,15 +1,10 @@
-"""What the kernel says that a process takes, and how much more it lets it take (proc(5), prlimit(2)).
-
-Asked before and after each video, so in as few system calls as there can be.
-"""
+"""What the kernel says that a process takes, and how much more it lets it take (proc(5), prlimit(2))."""
 
 import math
 import os
 import resource
 from contextlib import suppress
-from typing import Literal
-
-_LONGEST_BYTES = 4096  # some fifty numbers of at most twenty digits, and a name
+from pathlib import Path
 
 
 def allow_processor_time(pid: int, seconds: float) -> None:
@@ -28,7 +23,7 @@ def allow_processor_time(pid: int, seconds: float) -> None:
 def resident_bytes(pid: int) -> int:
     """Return the memory that a process has; 0 if it is gone."""
     try:
-        statm = _told(pid, "statm")
+        statm = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(statm.split()[1]) * resource.getpagesize()
@@ -36,19 +31,6 @@ def resident_bytes(pid: int) -> int:
 
 def _used_ticks(pid: int) -> int:
     """Return the processor time that a process has used, in clock ticks (utime and stime)."""
-    fields_after_name = _told(pid, "stat").rpartition(b")")[2].split()
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    fields_after_name = stat.rpartition(")")[2].split()
     return int(fields_after_name[11]) + int(fields_after_name[12])
-
-
-def _told(pid: int, file: Literal["stat", "statm"]) -> bytes:
-    """Return what the kernel tells of a process: a line, which one read gets whole.
-
-    Raises:
-        FileNotFoundError: the process is gone.
-        ProcessLookupError: it has just gone.
-    """
-    fd = os.open(f"/proc/{pid}/{file}", os.O_RDONLY)
-    try:
-        return os.read(fd, _LONGEST_BYTES)
-    finally:
-        os.close(fd)

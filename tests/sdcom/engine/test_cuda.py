@@ -12,7 +12,7 @@ import torch
 import sdcom
 from sdcom.budget import choose_widths
 from sdcom.config import ModelConfig
-from sdcom.engine.backend import Gathered, Picked, to_the_end
+from sdcom.engine.backend import Backend, Gathered, Picked, to_the_end
 from sdcom.engine.composition import compose_video
 from sdcom.engine.dense_backend import BUCKETS, DenseBackend, Precision
 from sdcom.engine.loading import load_backend
@@ -77,24 +77,32 @@ def test_every_part_at_every_width_is_the_same_in_float32(exact: DenseBackend, m
         )
 
 
+def assert_same_widths(
+    ours: Backend, theirs: Backend, frames_THWC: npt.NDArray[np.uint8], tolerance: float
+) -> None:
+    """Compare what decides the widths to 1e-4, the widths exactly, and the logits to the tolerance."""
+    looked, expected = ours.look(frames_THWC), theirs.look(frames_THWC)
+    assert_close(looked.features_ND, expected.features_ND, tolerance=1e-4)
+    assert_close(looked.embeddings_NE, expected.embeddings_NE, tolerance=1e-4)
+    macs_K = ours.info.macs.dynamic_by_choice
+    composed, reference = (
+        compose_video(each, frames_THWC, lambda logits: choose_widths(logits, macs_K, 0.5))
+        for each in (ours, theirs)
+    )
+    assert composed.plan == reference.plan
+    assert_close(composed.logits_TL, reference.logits_TL, tolerance=tolerance)
+
+
 def test_a_trained_model_is_the_same_in_float32_to_a_ten_thousandth() -> None:
     model = load_model(Path(sdcom.__file__).parent / "bundled")
     ours, theirs = DenseBackend(model, device="cuda", precision="fp32"), TorchBackend(model)
-    clip, macs_K = model.info.config.clip, model.info.macs.dynamic_by_choice
+    clip = model.info.config.clip
     for seed in range(3):
         frames_THWC = patterned_frames(clip.num_frames, seed, clip.crop)
-        looked, expected = ours.look(frames_THWC), theirs.look(frames_THWC)
-        assert_close(looked.features_ND, expected.features_ND, tolerance=1e-4)
-        assert_close(looked.embeddings_NE, expected.embeddings_NE, tolerance=1e-4)
+        assert_same_widths(ours, theirs, frames_THWC, tolerance=1e-4)
         for width in model.info.config.widths[1:]:
             filled_ND = ours.fill(frames_THWC, width)
             assert_close(filled_ND, theirs.fill(frames_THWC, width), tolerance=1e-4)
-        composed, reference = (
-            compose_video(each, frames_THWC, lambda logits: choose_widths(logits, macs_K, 0.5))
-            for each in (ours, theirs)
-        )
-        assert composed.plan == reference.plan
-        assert_close(composed.logits_TL, reference.logits_TL, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("num_frames", [*BUCKETS, 3, 100, BUCKETS[-1] + 5])
@@ -210,18 +218,10 @@ def test_a_picture_that_comes_again_is_computed_once(exact: DenseBackend, model:
 def test_in_mixed_precision_a_trained_model_takes_float32s_widths() -> None:
     model = load_model(Path(sdcom.__file__).parent / "bundled")
     mixed, exact = DenseBackend(model, device="cuda", precision="mixed"), TorchBackend(model)
-    clip, macs_K = model.info.config.clip, model.info.macs.dynamic_by_choice
+    clip = model.info.config.clip
     for seed in range(3):
         frames_THWC = patterned_frames(clip.num_frames, seed, clip.crop)
-        looked, expected = mixed.look(frames_THWC), exact.look(frames_THWC)
-        assert_close(looked.features_ND, expected.features_ND, tolerance=1e-4)
-        assert_close(looked.embeddings_NE, expected.embeddings_NE, tolerance=1e-4)
-        composed, reference = (
-            compose_video(each, frames_THWC, lambda logits: choose_widths(logits, macs_K, 0.5))
-            for each in (mixed, exact)
-        )
-        assert composed.plan == reference.plan
-        assert_close(composed.logits_TL, reference.logits_TL, tolerance=1e-2)
+        assert_same_widths(mixed, exact, frames_THWC, tolerance=1e-2)
 
 
 def test_a_gpu_is_found_and_reported_with_its_precision(tiny_model_dir: Path) -> None:
